@@ -1,0 +1,44 @@
+# Two commands do everything: `make study` and `make test`. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NB     ?=
+
+.PHONY: help env study test site notebooks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+env: $(STAMP) ## make the virtual environment (about 6 GB, once)
+
+$(STAMP): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mlcl needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) --version). Say PYTHON=python3.12 make …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): a few minutes, once"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,text]' 2> >(grep -v "is ignored: it is neither" >&2)
+	@touch $@
+
+study: $(STAMP) ## the quick study on the two embedded data sets: train, leaderboard, site
+	@$(BIN)/mlcl study run quick
+	@$(BIN)/mlcl study report quick
+	@$(MAKE) --no-print-directory site
+
+test: $(STAMP) ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+site: $(STAMP) ## the website, into _site/ (real Quarto where it is installed)
+	@$(BIN)/python tools/site.py
+
+notebooks: $(STAMP) ## export the package, run notebooks and keep their outputs (NB="nbs/20_contrast.ipynb …" for some)
+	@$(BIN)/nbdev_export
+	@$(BIN)/python tools/notebooks.py $(NB)
+	@$(BIN)/nbdev_clean
+	@$(BIN)/python tools/site.py readme
+
+clean: ## remove what can be made again (not the environment, not results/)
+	@rm -rf _site _proc _docs build dist *.egg-info .pytest_cache .hypothesis

@@ -1,0 +1,24 @@
+"Execute notebooks in place and keep their outputs: `python tools/notebooks.py [nbs/20_contrast.ipynb ...]` (default: all)."
+import os, sys, time
+from pathlib import Path
+from execnb.nbio import read_nb, write_nb
+from execnb.shell import CaptureShell
+from nbdev.clean import clean_nb
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(path):
+    "Execute the notebook at `path` in the folder `nbs`; a failing cell raises and leaves the file as it was."
+    start, nb = time.time(), read_nb(path)
+    os.chdir(ROOT / "nbs")
+    CaptureShell(mpl_format="svg").run_all(nb, exc_stop=True)
+    clean_nb(nb)
+    write_nb(nb, path)
+    print(f"{path.name}: {time.time() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or sorted((ROOT / "nbs").glob("*.ipynb"))
+    for path in [Path(n).resolve() for n in names]: 
+        run(path)
