@@ -29,7 +29,7 @@ class WregLoss(RegLoss):
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
 LOSSES = dict(bce=BCELoss, zlpr=ZLPRLoss, proto=PrototypeLoss, base=JaccardSupConLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
 
-# %% ../../nbs/29_losses.ipynb #feadbac2
+# %% ../../nbs/29_losses.ipynb #4cc204aa
 def make_loss(name: str, # a name in `LOSSES`
               n_labels: int, # number of labels L
               dim: int, # embedding size D (losses on logits do not need it)
@@ -41,7 +41,7 @@ def make_loss(name: str, # a name in `LOSSES`
     given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts)
     takes = _settings(LOSSES[name])
     unknown = set(settings) - set(takes) | set(settings) & set(given)
-    if unknown: raise ValueError(f"settings: {name} takes {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")
+    if unknown: raise ValueError(f"settings: expected for {name} {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")
     return LOSSES[name](**{k: v for k, v in given.items() if k in takes}, **settings)
 
 # %% ../../nbs/29_losses.ipynb #23c26435

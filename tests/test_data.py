@@ -1,0 +1,227 @@
+"Faults, determinism, and the real data sets."
+import http.server, json, os, pickle, shutil, subprocess, sys, threading
+import numpy as np, pytest
+import mlcl.data as d
+from mlcl.data import load
+
+real = pytest.mark.skipif(not os.environ.get('MLCL_DATA'), reason='MLCL_DATA IS NOT SET: the real data sets are not tested')
+
+# instances of train, val and test, labels and cardinality, as the publishers state them; val 0 where it is cut from train
+SIZES = dict(aapd=(69169, 1000, 1000, 54, 2.43), arxiv_cs54=(56852, 7139, 7179, 54, 2.43), reuters90=(7770, 0, 3019, 90, 1.24),
+    goemotions=(43410, 5426, 5427, 28, 1.18), semeval2018_ec=(6838, 886, 3259, 11, 2.37), coco18=(24008, 2980, 3012, 18, 1.55),
+    coco_words=(24008, 2980, 3012, 238, 3.98), ucmerced_ml=(1680, 0, 420, 17, 3.34), emotions=(391, 0, 202, 6, 1.87),
+    scene=(1211, 0, 1196, 6, 1.07), yeast=(1500, 0, 917, 14, 4.24), medical=(333, 0, 645, 45, 1.25), enron=(1123, 0, 579, 53, 3.38),
+    bibtex=(4880, 0, 2515, 159, 2.40), delicious=(12920, 0, 3185, 983, 19.02), corel5k=(4500, 0, 500, 374, 3.52),
+    tmc2007=(21519, 0, 7077, 22, 2.16), genbase=(463, 0, 199, 27, 1.25), birds=(322, 0, 323, 19, 1.01))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('MLCL_DATA', str(tmp_path/'data'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr(d, 'ADDRESS', {})
+    return tmp_path/'data'
+
+
+def elsewhere(code):
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_every_set_is_listed():
+    assert set(SIZES) | {'cal500', 'digits', 'docstrings'} == set(d.names())
+
+
+def test_unknown_name():
+    for f in load, d.describe, d.get, d.present:
+        with pytest.raises(ValueError, match='^name: expected one of digits, docstrings.*; got .yeats'): f('yeats')
+
+
+def test_missing_folder(folder):
+    for name in set(d.names()) - {'digits', 'docstrings'}:
+        assert not d.present(name)
+        with pytest.raises(FileNotFoundError, match='MLCL_DATA') as e: load(name)
+        assert d.SETS[name]['files'][0] in str(e.value) and str(folder) in str(e.value)
+        assert d.describe(name)['instances'] > 0
+
+
+def test_bad_checksum_is_kept_aside(folder):
+    path = folder/'goemotions'/'goemotions.parquet'
+    path.parent.mkdir(parents=True)
+    path.write_text('no table')
+    with pytest.raises(ValueError, match='goemotions.parquet: expected sha256 087f2d.*, got .*kept aside'): load('goemotions')
+    assert not path.exists() and path.with_name('goemotions.parquet.bad').read_text() == 'no table'
+
+
+def test_read_only_folder(folder, monkeypatch):
+    path = folder/'goemotions'/'goemotions.parquet'
+    path.parent.mkdir(parents=True)
+    path.write_text('no table')
+    def refuse(*_): raise PermissionError
+    monkeypatch.setattr(type(path), 'rename', refuse)
+    with pytest.raises(ValueError, match='read-only folder and was left there'): load('goemotions')
+    assert path.exists()
+
+
+def test_checksum_is_remembered_until_the_file_changes(folder, monkeypatch):
+    folder.mkdir()
+    path, hashed = folder/'x', []
+    digest = d.hashlib.file_digest
+    monkeypatch.setattr(d.hashlib, 'file_digest', lambda *a: hashed.append(1) or digest(*a))
+    path.write_text('a')
+    sha = d.hashlib.sha256(b'a').hexdigest()
+    assert d._verified(path, sha)[0] and d._verified(path, sha)[0] and len(hashed) == 1
+    path.write_text('bb')
+    assert not d._verified(path, sha)[0]
+
+
+@pytest.fixture
+def server(folder, monkeypatch):
+    "Serves a file of 100,000 bytes; the first answer breaks off in the middle."
+    body, answers = os.urandom(100_000), []
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            answers.append(self.path)
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body if len(answers) > 1 else body[:50_000])
+        def log_message(self, *_): pass
+    httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    monkeypatch.setattr(d, 'ADDRESS', {'far/': f'http://127.0.0.1:{httpd.server_port}/'})
+    monkeypatch.setattr(d, 'FILES', {'far/file.bin': d.hashlib.sha256(body).hexdigest()})
+    yield body, answers
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_interrupted_download_restarts(server, folder):
+    body, answers = server
+    with pytest.raises(ConnectionError, match='far/file.bin: the download from .* failed .*MLCL_DATA'): d.data_file('far/file.bin')
+    assert not list((folder/'far').iterdir())
+    assert d.data_file('far/file.bin').read_bytes() == body
+    assert d.data_file('far/file.bin').read_bytes() == body and len(answers) == 2
+    assert [p.name for p in (folder/'far').iterdir()] == ['file.bin']
+
+
+def test_wrong_download_is_kept_aside(server, folder, monkeypatch):
+    server[1].append('whole from now on')
+    monkeypatch.setattr(d, 'FILES', {'far/file.bin': '0'*64})
+    with pytest.raises(ValueError, match='far/file.bin: expected sha256 000.*kept aside as file.bin.bad'): d.data_file('far/file.bin')
+    assert [p.name for p in (folder/'far').iterdir()] == ['file.bin.bad']
+
+
+def test_killed_while_making_a_table(folder):
+    def killed(): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): d._kept('t', 1, killed)
+    assert d._kept('t', 1, lambda: d.pd.DataFrame(dict(a=[1])))['a'].tolist() == [1]
+    assert d._kept('t', 1, killed)['a'].tolist() == [1]
+
+
+def test_digits_are_the_same_everywhere():
+    code = "from mlcl.data import load; print(load('digits', seed=3, n=200, labels='place', tail=1.).sha256)"
+    assert elsewhere(code) == load('digits', seed=3, n=200, labels='place', tail=1.).sha256 != load('digits', seed=4, n=200, labels='place', tail=1.).sha256
+
+
+def test_docstrings_are_the_same_everywhere():
+    assert elsewhere("from mlcl.data import load; print(load('docstrings').sha256)") == load('docstrings').sha256
+
+
+@pytest.mark.parametrize('options', [{}, dict(labels='place'), dict(tail=2.), dict(cooccurrence=0.), dict(n=11)])
+def test_no_source_digit_in_two_splits(options):
+    ds = load('digits', **options)
+    used = [{j for i in idx for j in ds.info['source_digits'][i]} for idx in ds.splits.values()]
+    assert not (used[0] & used[1] or used[0] & used[2] or used[1] & used[2])
+    assert all(len(u) == len(s) for u, s in zip(ds.y.reshape(len(ds), -1), ds.y)) and sorted(np.concatenate(list(ds.splits.values()))) == list(range(len(ds)))
+
+
+def test_digits_options_do_something():
+    def share(ds): return d.cardinality(ds.y[:, 0:2].prod(1, keepdims=True))
+    assert share(load('digits', cooccurrence=.8)) > 2*share(load('digits', cooccurrence=0.))
+    n = load('digits', tail=2.).y.sum(0, dtype=int)
+    assert n[0] > 5*n[5:].max()
+    place = load('digits', labels='place')
+    assert place.n_labels == 40 and (place.y.reshape(-1, 10, 4).sum(1) <= 1).all()
+
+
+def test_docstrings_hold_what_is_said():
+    ds = load('docstrings')
+    assert 5000 < len(ds) < 9000 and 80 < ds.n_labels < 200 and 1.7 < d.cardinality(ds.y) < 2.4
+    assert len(set(ds.x)) == len(ds) and set(ds.info['versions']) == set(d.PACKAGES)
+    for i in range(0, len(ds), 50):
+        words = set(d.re.findall(r'\w+', ds.x[i]))
+        assert not words & {ds.labels[l] for l in ds.y[i].nonzero()[0]}
+    assert 'torch' not in load('docstrings').info['versions'] and 'self' not in ds.labels
+
+
+def test_embedded_checksum_depends_on_versions(monkeypatch):
+    before = load('docstrings').sha256
+    kept = d._kept('docstrings', (1, {f: d.version(p) for f, p in d.PACKAGES.items()}), None)
+    monkeypatch.setattr(d, '_kept', lambda *_: kept)
+    monkeypatch.setattr(d, 'version', lambda _: '0')
+    assert load('docstrings').sha256 != before
+
+
+@real
+@pytest.mark.parametrize('name', d.names())
+def test_real_sets(name):
+    ds = load(name)
+    parts = [set(s) for s in ds.splits.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == len(ds) == len(ds.x), 'an instance is in two splits, or in none'
+    assert ds.y.dtype == np.uint8 and set(np.unique(ds.y)) == {0, 1} and ds.y.shape == (len(ds), len(ds.labels))
+    assert len(set(ds.labels)) == ds.n_labels and len(ds.sha256) == 64 and all(len(p) for p in parts)
+    if name in SIZES:
+        train, val, test, n_labels, mean = SIZES[name]
+        got = {k: len(v) for k, v in ds.splits.items()}
+        assert got['test'] == test and (got['train'], got['val']) == (train, val) if val else got['train'] + got['val'] == train
+        assert ds.n_labels == n_labels and abs(d.cardinality(ds.y) - mean) < .011
+    if name != 'docstrings': assert d.FACTS[name] == d.facts(ds)
+    if ds.kind == 'features': assert ds.x.dtype == np.float32 and np.isfinite(ds.x).all()
+    if ds.kind == 'text' and name != 'docstrings': assert all(isinstance(t, str) and t.strip() for t in ds.x)
+
+
+@real
+def test_aapd_holds_no_test_document_in_train():
+    ds = load('aapd')
+    words = lambda i: ' '.join(d.re.findall(r'[a-z]+', ds.x[i])[:12])
+    train = {words(i) for i in ds.splits['train']}
+    shared = [i for i in ds.splits['test'] if words(i) in train]
+    assert len(shared) <= 5, len(shared)
+
+
+@real
+@pytest.mark.parametrize('name', ['ucmerced_ml', 'coco18'])
+def test_pictures(name):
+    x = load(name).x
+    one, copy = x[5], pickle.loads(pickle.dumps(x))
+    assert one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] == 3
+    assert (copy[5] == one).all() and (d.take(x, [7, 5])[1] == one).all() and x.image(5).size == one.shape[1::-1]
+    assert len(x[10:20]) == 10
+
+
+@real
+def test_nested_shares():
+    ds = load('yeast')
+    small, large = (set(ds.indices('train', s)) for s in (.1, .5))
+    assert small < large <= set(ds.splits['train'])
+    x, y = ds.subset('val')
+    assert len(x) == len(y) == len(ds.splits['val'])
+
+
+def test_relative_data_folder(monkeypatch, tmp_path):
+    (tmp_path/'settings.ini').touch()
+    (tmp_path/'a'/'b').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path/'a'/'b')
+    monkeypatch.setenv('MLCL_DATA', 'shared')
+    assert d.data_dir() == tmp_path.resolve()/'shared'
+
+
+def test_coco_words_needs_simplemma(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'simplemma', None)
+    with pytest.raises(ImportError, match=r'pip install mlcl\[text\]'): d._words(['a dog'])
+
+
+def test_command_line(capsys):
+    d.main_list(), d.main_info('yeast'), d.main_get('digits')
+    out = capsys.readouterr().out
+    assert all(n in out for n in d.names()) and 'no licence stated' in out and 'Dataset(digits' in out

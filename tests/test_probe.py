@@ -1,0 +1,273 @@
+"The batched grid against one-by-one training, the rules of the choice, and the readouts."
+import json, math
+import numpy as np, pytest, torch
+from torch import nn
+from mlcl.metrics import per_label_f1, predict, scores, tune_threshold, tune_thresholds
+from mlcl.probe import (GRID, Readout, batch_order, choose, head_proba, probe_grid, read_out, scaling, start_heads, train_heads)
+
+
+def one_by_one(x, y, start, order, grid, batch_size):
+    "One head after the other with torch's layer, loss, optimiser and scheduler."
+    res = []
+    for lr, wd in grid:
+        for w in start.to(x):
+            lin = nn.Linear(x.shape[1], y.shape[1], dtype=x.dtype)
+            lin.load_state_dict(dict(weight=w[:, :-1], bias=w[:, -1]))
+            opt = torch.optim.AdamW([dict(params=[lin.weight], weight_decay=wd), dict(params=[lin.bias], weight_decay=0.)], lr=lr)
+            sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, len(order)*math.ceil(len(x)/batch_size))
+            for b in (b for o in order for b in o.split(batch_size)):
+                opt.zero_grad()
+                (nn.BCEWithLogitsLoss(reduction='sum')(lin(x[b]), y[b])/len(b)).backward()
+                opt.step()
+                sched.step()
+            res.append(torch.cat([lin.weight, lin.bias[:, None]], 1).detach())
+    return torch.stack(res).view(len(grid), len(start), y.shape[1], -1)
+
+
+def problem(n, dim, n_labels, seed=0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, dim, generator=g, dtype=torch.float64)
+    y = x @ torch.randn(dim, n_labels, generator=g, dtype=torch.float64) + torch.randn(n, n_labels, generator=g) > 1
+    return (x/dim**.5).to(dtype), y.to(dtype)
+
+
+@pytest.mark.parametrize('n, dim, n_labels, batch_size, epochs', [
+    (64, 6, 4, 32, 10), (50, 6, 4, 32, 10), (33, 3, 2, 32, 5), (20, 5, 3, 64, 10), (40, 7, 1, 16, 10), (9, 1, 5, 4, 40), (5, 4, 3, 1, 8),
+    (1, 2, 2, 64, 5), (90, 20, 30, 64, 40)])
+def test_equals_one_by_one(n, dim, n_labels, batch_size, epochs):
+    x, y = problem(n, dim, n_labels)
+    start, order = start_heads(n_labels, dim, 2), batch_order(n, epochs)
+    w = train_heads(x, y, start, order, batch_size=batch_size)
+    assert w.shape == (8, 2, n_labels, dim + 1)
+    assert (w - one_by_one(x, y, start, order, GRID, batch_size)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize('grid', [[(.1, 0.)], [(.1, .1), (1., .1), (.1, 1e-4)], [(1e-3, 10.), (1e-3, 0.), (.5, .5)]])
+def test_any_grid(grid):
+    x, y = problem(30, 4, 3)
+    start, order = start_heads(3, 4, 1, seed=2), batch_order(30, 6, seed=2)
+    assert (train_heads(x, y, start, order, grid, 16) - one_by_one(x, y, start, order, grid, 16)).abs().max() < 1e-10
+
+
+def test_labels_of_one_kind():
+    x, y = problem(40, 4, 3)
+    y[:, 0], y[:, 1] = 0, 1
+    start, order = start_heads(3, 4, 1), batch_order(40, 40)
+    w = train_heads(x, y, start, order, batch_size=16)
+    assert torch.isfinite(w).all() and (w - one_by_one(x, y, start, order, GRID, 16)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize('budget', [1, 500, 1000, 10**9])
+def test_blocks_of_labels(budget):
+    x, y = problem(40, 4, 7)
+    start, order = start_heads(7, 4), batch_order(40, 4)
+    w = train_heads(x, y, start, order, batch_size=16, budget=budget)
+    assert (w - train_heads(x, y, start, order, batch_size=16)).abs().max() < 1e-12
+    assert (w[:, :, 2:4] - train_heads(x, y[:, 2:4], start[:, 2:4], order, batch_size=16)).abs().max() < 1e-12
+
+
+def test_float32_follows_float64():
+    x, y = problem(200, 8, 3)
+    start, order = start_heads(3, 8), batch_order(200, 10)
+    a, b = train_heads(x, y, start, order), train_heads(x.float(), y.float(), start, order)
+    assert b.dtype == torch.float32 and (a - b).abs().max() < 1e-2*a.abs().max()
+
+
+def test_arguments_stay():
+    x, y = problem(40, 4, 3)
+    start, order = start_heads(3, 4), batch_order(40, 3)
+    before = [a.clone() for a in (x, y, start, order)]
+    train_heads(x, y, start, order)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, y, start, order)))
+
+
+def splits(dim=12, n_labels=6, seed=0, sizes=dict(train=200, val=90, test=70)):
+    r = np.random.default_rng(seed)
+    mix, outputs, ys = r.normal(size=(n_labels, dim)), {}, {}
+    for s, n in sizes.items():
+        y = ys[s] = (r.random((n, n_labels)) < np.linspace(.5, .08, n_labels)).astype(np.uint8)
+        outputs[s] = dict(features=(y @ mix + 1.5*r.normal(size=(n, dim))).astype(np.float32),
+                          own=(3*y - 2 + r.normal(size=y.shape)).astype(np.float32), proto=np.clip(.5*y + .2*r.normal(size=y.shape), -1, 1))
+    return outputs, ys
+
+
+def grid_of(outputs, ys, **options):
+    return probe_grid(outputs['train']['features'], ys['train'], outputs['val']['features'], ys['val'], **options)
+
+
+def test_deterministic():
+    outputs, ys = splits()
+    a, b, c = (grid_of(outputs, ys, epochs=3, seed=s) for s in (1, 1, 2))
+    assert torch.equal(a.weight, b.weight) and (a.choice == b.choice).all() and not torch.equal(a.weight, c.weight)
+
+
+def test_global_seed_is_left_alone():
+    outputs, ys = splits()
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    grid_of(outputs, ys, epochs=1)
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_tensors_and_arrays_agree():
+    outputs, ys = splits()
+    a = grid_of(outputs, ys, epochs=3)
+    b = probe_grid(*(torch.tensor(v) for s in ('train', 'val') for v in (outputs[s]['features'], ys[s])), epochs=3)
+    assert torch.equal(a.weight.cpu(), b.weight) or torch.cuda.is_available()
+
+
+def test_scale_of_features_is_irrelevant():
+    outputs, ys = splits()
+    a = grid_of(outputs, ys, epochs=3, dtype=torch.float64)
+    for o in outputs.values(): o['features'] = o['features'].astype(np.float64)*1000 - 77
+    b = grid_of(outputs, ys, epochs=3, dtype=torch.float64)
+    assert (a.weight - b.weight).abs().max() < 1e-5
+
+
+def test_scaling():
+    x = torch.randn(100, 9)*5 + 2
+    x[:, 3], x[:, 4] = 0, .1
+    mean, factor = scaling(x)
+    z = (x - mean)*factor
+    assert z.mean(0).abs().max() < 1e-6 and (z[:, 3:5] == 0).all()
+    assert torch.allclose(z.std(0, correction=0)[[0, 8]], torch.full((2,), 4/3, dtype=torch.float64))
+
+
+def test_constant_feature_cannot_explode():
+    outputs, ys = splits()
+    for s, o in outputs.items(): o['features'][:, 0] = 0 if s == 'train' else 1e9
+    r = read_out(outputs, ys, 'bce', epochs=3)
+    for o in outputs.values(): o['features'] = o['features'].copy(); o['features'][:, 0] = 0
+    assert (r['probe1'].p['test'] == read_out(outputs, ys, 'bce', epochs=3)['probe1'].p['test']).all()
+
+
+def test_f1_and_choice_against_metrics():
+    outputs, ys = splits()
+    pr = grid_of(outputs, ys, epochs=20)
+    f1 = np.array([per_label_f1(ys['val'], predict(pr.proba(outputs['val']['features'], k), .5)) for k in range(8)], float)
+    assert np.allclose(pr.f1, f1) and np.allclose(pr.macro_f1, f1.mean(1)) and pr.best == f1.mean(1).argmax()
+    assert (pr.f1[pr.choice, range(6)] == pr.f1.max(0)).all()
+    each = pr.proba(outputs['test']['features'])
+    for l, k in enumerate(pr.choice): assert np.allclose(each[:, l], pr.proba(outputs['test']['features'], k)[:, l], atol=1e-6)
+
+
+def test_only_trained_heads_are_averaged():
+    outputs, ys = splits()
+    pr = grid_of(outputs, ys)
+    z, w = pr.features(outputs['val']['features']), pr.weight[pr.best]
+    want = sum((z @ h[:, :-1].T + h[:, -1]).sigmoid() for h in w)/3
+    assert np.allclose(pr.proba(outputs['val']['features'], pr.best), want.cpu(), atol=1e-6)
+    untrained = head_proba(z, torch.cat([w[:1], start_heads(6, 12).to(w)[1:]])).cpu()
+    assert (untrained - want.cpu()).abs().max() > .2
+    assert nn.BCELoss()(untrained, torch.tensor(ys['val']).float()) > nn.BCELoss()(want.cpu(), torch.tensor(ys['val']).float())
+
+
+def test_choice_updates():
+    f1 = np.array([[.1, .5], [.6, .9], [.9, .2], [.2, .2]])
+    macro, best, choice = choose(f1, np.ones(2, bool))
+    assert best == 1 and choice.tolist() == [2, 1] and np.allclose(macro, [.3, .75, .55, .2])
+
+
+def test_ties_and_missing_positives():
+    f1 = np.array([[.5, .3, 0, 0], [.5, .3, .6, 0], [.2, .3, .9, 0], [.6, .3, .6, 0]])
+    macro, best, choice = choose(f1, np.array([True, True, True, False]))
+    assert best == 3 and choice.tolist() == [3, 3, 2, 3]
+    assert choose(np.full((8, 2), .5), np.ones(2, bool))[1:][0] == 0
+    assert choose(np.array([[1., 0, 0], [1, 0, 0], [.1, .9, .9]]), np.ones(3, bool))[2].tolist() == [0, 2, 2]
+    assert choose(np.array([[1., 0, 0], [1, .2, 0], [.1, .9, .9]]), np.ones(3, bool))[2].tolist() == [1, 2, 2]
+
+
+def test_readouts():
+    outputs, ys = splits()
+    res = read_out(outputs, ys, 'proto', epochs=5)
+    assert list(res) == ['own@.5', 'own@tuned', 'probe', 'probe1', 'proto@tuned']
+    for r in res.values():
+        assert isinstance(r, Readout) and {s: p.shape for s, p in r.p.items()} == {s: y.shape for s, y in ys.items()}
+        assert r.info['val_macro_f1'] == pytest.approx(scores(ys['val'], r.p['val'], r.threshold)['macro_f1'], abs=1e-12)
+    assert res['own@.5'].threshold == 0 and (res['own@.5'].p['test'] == outputs['test']['own']).all()
+    assert res['own@tuned'].threshold == tune_threshold(ys['val'], outputs['val']['own'])
+    assert (res['proto@tuned'].threshold == tune_thresholds(ys['val'], outputs['val']['proto'])).all()
+    assert res['probe'].threshold == res['probe1'].threshold == .5 and len(res['probe'].info['choice']) == 6
+    assert json.loads(json.dumps({k: r.info for k, r in res.items()}))['probe']['grid'] == [list(g) for g in GRID]
+
+
+@pytest.mark.parametrize('loss, drop, want', [
+    ('reg', 'own', ['probe', 'probe1', 'proto@tuned']), ('bce', 'proto', ['own@.5', 'own@tuned', 'probe', 'probe1']),
+    ('twoway', 'proto', ['own@tuned', 'probe', 'probe1'])])
+def test_which_readouts(loss, drop, want):
+    outputs, ys = splits()
+    for o in outputs.values(): o[drop] = None
+    assert list(read_out(outputs, ys, loss, epochs=1)) == want
+
+
+def test_test_labels_change_nothing():
+    outputs, ys = splits()
+    a, b = (read_out(outputs, y, 'bce', epochs=5) for y in (ys, ys | dict(test=1 - ys['test'])))
+    for k in a:
+        assert a[k].info == b[k].info and np.array_equal(a[k].threshold, b[k].threshold)
+        assert all((a[k].p[s] == b[k].p[s]).all() for s in ys)
+
+
+def test_test_features_change_no_choice():
+    outputs, ys = splits()
+    a = read_out(outputs, ys, 'bce', epochs=5)
+    b = read_out({s: outputs[s] for s in ('train', 'val')}, ys, 'bce', epochs=5)
+    assert all(a[k].info == b[k].info and (a[k].p['val'] == b[k].p['val']).all() for k in a)
+
+
+def test_label_without_validation_positive():
+    outputs, ys = splits()
+    ys['val'][:, 2] = 0
+    r = read_out(outputs, ys, 'bce', epochs=10)
+    info = r['probe'].info
+    assert info['choice'][2] == info['best'] and info['val_f1'][2] is None and np.isfinite(r['proto@tuned'].threshold).all()
+
+
+def test_grid_from_json():
+    outputs, ys = splits()
+    r = read_out(outputs, ys, 'bce', grid=[[.1, .01], [1, .1]], epochs=2, heads=1, batch_size=500)
+    assert r['probe'].info['grid'] == [(.1, .01), (1, .1)]
+
+
+def test_one_label():
+    outputs, ys = splits(n_labels=1)
+    pr = grid_of(outputs, ys, epochs=2)
+    assert pr.proba(outputs['test']['features']).shape == (70, 1)
+
+
+@pytest.mark.parametrize('i, value, message', [
+    (0, np.zeros(3), 'x: expected features of shape'), (0, np.zeros((0, 3)), 'x: expected features of shape'),
+    (0, np.full((200, 12), np.nan), 'x: expected finite'), (1, np.zeros((199, 6)), r'y: expected labels of shape \(200, L >= 1\)'),
+    (1, np.zeros((200, 0)), 'y: expected labels'), (1, np.full((200, 6), .5), 'y: expected labels 0 or 1'), (1, np.full((200, 6), np.nan), 'y: expected'),
+    (2, np.zeros((90, 5)), 'x_val: expected 12 features'), (2, np.zeros((0, 12)), 'x_val: expected'), (2, np.full((90, 12), np.inf), 'x_val: expected finite'),
+    (3, np.zeros((90, 5)), r'y_val: expected labels of shape \(90, 6\)'), (3, np.zeros((90, 6)), 'y_val: expected at least one positive'),
+    (3, np.full((90, 6), 2), 'y_val: expected labels 0 or 1')])
+def test_bad_input(i, value, message):
+    outputs, ys = splits()
+    args = [outputs['train']['features'], ys['train'], outputs['val']['features'], ys['val']]
+    args[i] = value
+    with pytest.raises(ValueError, match=message): probe_grid(*args, epochs=1)
+
+
+@pytest.mark.parametrize('options', [dict(epochs=0), dict(heads=0), dict(batch_size=0), dict(grid=[]), dict(grid=[(0, 1)]), dict(grid=[(1,)])])
+def test_bad_options(options):
+    with pytest.raises(ValueError, match=f'{list(options)[0]}: expected'): grid_of(*splits(), **options)
+
+
+def test_bad_outputs():
+    outputs, ys = splits()
+    with pytest.raises(ValueError, match="outputs: expected the splits 'train' and 'val'"): read_out(dict(train=outputs['train']), ys, 'bce')
+    with pytest.raises(ValueError, match='ys: expected labels for the splits'): read_out(outputs, dict(train=ys['train']), 'bce')
+    outputs['test']['own'] = outputs['test']['own'][:, :2]
+    with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected shape \(70, 6\)"): read_out(outputs, ys, 'bce')
+    outputs['test']['own'] = np.full((70, 6), np.nan)
+    with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected finite"): read_out(outputs, ys, 'bce')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_gpu():
+    outputs, ys = splits()
+    a = read_out(outputs, ys, 'bce', epochs=5)['probe1'].p['test']
+    for o in outputs.values(): o['features'] = torch.tensor(o['features'], device='cuda')
+    assert np.allclose(a, read_out(outputs, ys, 'bce', epochs=5)['probe1'].p['test'], atol=1e-3)

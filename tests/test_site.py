@@ -1,0 +1,252 @@
+"The site: every page opened in a headless browser, and the renderer's own functions without one."
+import functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, threading, warnings
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("mlcl_site", ROOT/"tools"/"site.py")
+site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(site)
+
+CHROME = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+           --disable-component-update --disable-sync --hide-scrollbars""".split()
+PAGES = [n for _, names in site.navigation() for n in names]
+
+
+# In the browser
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    "The site in a fresh folder, and the problems that its build reported."
+    out = tmp_path_factory.mktemp("site")/"_site"
+    run = subprocess.run([sys.executable, ROOT/"tools"/"site.py", "--plain", "--out", out], capture_output=True, text=True)
+    return out, run
+
+
+@pytest.fixture(scope="session")
+def address(built):
+    "Serve the site on a free port of this machine."
+    if not (built[0]/"index.html").exists(): pytest.fail("the site was not built: see test_build_reports_no_problem", pytrace=False)
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built[0]))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    "A headless Chromium that keeps the messages of its console."
+    if not (CHROME and DRIVER):
+        if os.environ.get("CI") == "true": pytest.fail("chromium and chromedriver must be installed where CI=true")
+        warnings.warn("THE BROWSER TESTS OF THE SITE DID NOT RUN: chromium and chromedriver were not found")
+        pytest.skip("no chromium and chromedriver")
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROME
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]: options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def size(browser, width):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=844, deviceScaleFactor=1, mobile=width < 500))
+
+
+def target(name): return site.front_of(name)["output-file"]
+
+
+LOOK = """
+const all = (s) => [...document.querySelectorAll(s)], main = document.querySelector('main'), text = main.cloneNode(true);
+text.querySelectorAll('pre, code, script, annotation').forEach(e => e.remove());
+const ids = all('[id]').map(e => e.id);
+return {title: document.title, lang: document.documentElement.lang, h1: all('h1').length, text: text.textContent,
+  links: all('a[href]').map(a => a.href), ids, twice: ids.filter((x, i) => ids.indexOf(x) !== i),
+  outside: all('link[href], script[src], img[src]').map(e => e.href || e.src).filter(u => !u.startsWith(location.origin) && !u.startsWith('data:')),
+  broken: all('img').filter(i => !i.complete || !i.naturalWidth).map(i => i.src), mute: all('img').filter(i => !i.alt.trim()).map(i => i.src),
+  math: all('math').length, unset: all('span.math, merror').map(e => e.textContent),
+  lists: all('main p').map(p => p.textContent).filter(t => /\\n(-|\\d+\\.) /.test(t)),
+  pages: all('nav.pages a').map(a => a.getAttribute('href')), next: all('a[rel=next]').length, prev: all('a[rel=prev]').length}
+"""
+
+
+@functools.cache
+def looked(browser, address, page):
+    "What a visitor of the page finds."
+    size(browser, 1280)
+    browser.get_log("browser")
+    browser.get(address + page)
+    return browser.execute_script(LOOK) | {"console": [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]}
+
+
+def test_build_reports_no_problem(built):
+    assert built[1].returncode == 0, built[1].stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(browser, address, name):
+    "Title, one heading, pictures that load and have alt text, formulas as MathML, no leftover markup, no console error."
+    page = looked(browser, address, target(name))
+    assert page["title"] and page["lang"] == "en" and page["h1"] == 1
+    assert not page["console"] and not page["outside"] and not page["twice"]
+    assert not page["broken"] and not page["mute"] and not page["unset"]
+    assert not page["lists"], "a list needs an empty line before it"
+    left = re.findall(r".{0,40}(?:\$\$|\\\(|@eq-|@fig-|@tbl-|@sec-|:::|\{#|\[@).{0,40}", page["text"])
+    assert not left, f"unrendered markup: {left}"
+    source = json.dumps([c["source"] for c in json.loads((site.PROC/name).read_text())["cells"] if c["cell_type"] == "markdown"])
+    assert page["math"] or "$$" not in source
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_navigation(browser, address, name):
+    "Every page lists all pages and leads to its neighbours; every link and anchor inside the site resolves."
+    page, i = looked(browser, address, target(name)), PAGES.index(name)
+    assert page["pages"] == [target(n) for n in PAGES]
+    assert page["prev"] == (i > 0) and page["next"] == (i + 1 < len(PAGES))
+    for link in page["links"]:
+        if not link.startswith(address): continue
+        path, _, anchor = link.removeprefix(address).partition("#")
+        assert path in page["pages"], f"link to {path}, which is no page"
+        assert not anchor or anchor in looked(browser, address, path)["ids"], f"no anchor {anchor} on {path}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_phone(browser, address, name):
+    "No horizontal scroll of the page at 390 px."
+    size(browser, 390)
+    browser.get(address + target(name))
+    wide = browser.execute_script("""const w = innerWidth; return document.documentElement.scrollWidth <= w ? [] :
+        [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > w).slice(0, 3).map(e => e.outerHTML.slice(0, 120))""")
+    assert not wide
+
+
+def test_turning_pages(browser, address):
+    "From the first page to the last by its next links, and one page back."
+    size(browser, 1280)
+    browser.get(address)
+    for name in PAGES[1:]:
+        browser.execute_script("document.querySelector('a[rel=next]').click()")
+        assert browser.current_url.endswith("/" + target(name))
+    browser.execute_script("document.querySelector('a[rel=prev]').click()")
+    assert browser.current_url.endswith("/" + target(PAGES[-2]))
+
+
+# Without a browser
+
+def render(text):
+    "HTML and problems of a piece of Markdown."
+    problems = []
+    return site.pandoc(text, problems, "--to=html5", "--mathml", "--wrap=none"), problems
+
+
+def test_equations_are_numbered_in_order():
+    out, problems = render("See @eq-b.\n\n$$a$$ {#eq-a}\n\n$$\nb\n$$ {#eq-b}\n")
+    assert not problems and '<a href="#eq-b" class="ref">Equation (2)</a>' in out.replace("\u00a0", " ")
+    assert out.count("<math") == 2 and out.index('id="eq-a"') < out.index("(1)") < out.index('id="eq-b"')
+
+
+def test_figures_tables_and_sections_are_referenced():
+    out, problems = render("![A cap](a.svg){#fig-a alt='x'}\n\n## A part {#sec-p}\n\n| a |\n|---|\n| 1 |\n\n: Cap {#tbl-t}\n\n@fig-a, @tbl-t, @sec-p, -@fig-a\n")
+    out = out.replace("\u00a0", " ")
+    assert not problems and "{#" not in out
+    for text in ['">Figure 1</a>', '">Table 1</a>', '">A part</a>', '">1</a>', 'Figure 1:</span> A cap', 'Table 1:</span> Cap']: assert text in out
+
+
+@pytest.mark.parametrize("text, says", [("@eq-none", "eq-none"), ("$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}", "twice"), ("[@nobody1900]", "nobody1900"), (r"$\nosuch{$", "TeX")])
+def test_what_cannot_be_resolved_is_a_problem(text, says):
+    assert any(says in p for p in render(text)[1])
+
+
+def test_callouts():
+    out, _ = render('::: {.callout-note title="Read *this*"}\nBody @eq-a.\n\n$$a$$ {#eq-a}\n:::\n\n::: {.callout-tip collapse="true"}\n## Solution\nHidden.\n:::\n')
+    assert 'class="callout note"' in out and "Read *this*" not in out.split("Body")[1] and "callout-note" not in out
+    assert '<details class="callout tip"><summary>Solution</summary>' in out and "<h2" not in out and "Equation" in out
+
+
+def cell(source, *outputs):
+    from execnb.nbio import dict2nb
+    nb = dict2nb(dict(cells=[dict(cell_type="code", source=source, outputs=list(outputs), metadata={})], metadata={}))
+    problems = []
+    return site.markdown(nb, lambda label, data, ext: f"files/{label}.{ext}", problems)[1], problems
+
+
+STREAM = dict(output_type="stream", name="stdout", text=["four\n"])
+SVG = dict(output_type="display_data", metadata={}, data={"image/svg+xml": ["<svg/>"], "text/plain": ["<Figure>"]})
+FRAME = dict(output_type="execute_result", metadata={}, data={"text/html": ["<style scoped>x</style><table><tr><td>7</td></tr></table>"], "text/plain": ["7"]})
+
+
+@pytest.mark.parametrize("options, there, gone", [
+    ("", ["two()", "four"], ["<details"]), ("#| echo: false\n", ["four"], ["two()"]), ("#| output: false\n", ["two()"], ["four"]),
+    ("#| include: false\n", [], ["two()", "four"]), ("#| code-fold: true\n", ["<details", "two()", "four"], []),
+    ("#| code-fold: true\n#| code-summary: Look\n", ["<summary>Look</summary>"], []), ("#| code-fold: show\n", ["two()"], ["<details"])])
+def test_cell_options(options, there, gone):
+    out = re.sub("</?(span|a)[^>]*>", "", render(cell(options + "two()", STREAM)[0])[0])
+    assert all(t in out for t in there) and not any(t in out for t in gone)
+
+
+def test_figure_of_a_cell():
+    text, problems = cell('#| label: fig-a\n#| fig-cap: "A *cap*: one"\n#| fig-alt: "an \\"alt\\" text"\nplot()', SVG)
+    out = render(text + "\n\nSee @fig-a.")[0].replace("\u00a0", " ")
+    assert not problems and '<figure id="fig-a"' in out and 'alt="an &quot;alt&quot; text"' in out
+    assert "Figure 1:</span> A <em>cap</em>: one" in out and '">Figure 1</a>' in out and "&lt;Figure" not in out
+    assert cell("plot()", SVG)[1], "a figure without alt text is a problem"
+
+
+def test_table_of_a_cell():
+    out = render(cell("#| label: tbl-a\n#| tbl-cap: Sizes\nframe", FRAME)[0])[0].replace("\u00a0", " ")
+    assert "<td>7</td>" in out and "scoped" not in out and "Table 1:</span> Sizes" in out and "table-box" in out
+
+
+def test_output_with_backticks():
+    assert "```inside" in render(cell("x", dict(STREAM, text=["```inside\n"]))[0])[0]
+
+
+def test_a_label_stands_for_the_documentation_of_a_shown_source():
+    doc = dict(output_type="execute_result", metadata={}, data={"text/markdown": "---\n\n[source](https://x)\n\n### f\n\nDoc"})
+    from execnb.nbio import mk_cell
+    cells = [mk_cell("show_doc(A.g)"), mk_cell('#| code-summary: "Exported source"\ndef f(): pass\n@patch\ndef g(self: A): pass'), mk_cell("show_doc(f)"),
+             mk_cell("1 + 1"), mk_cell("show_doc(hidden)", outputs=[doc])]
+    out = [c.source for c in site.label_sources(cells)]
+    assert out[0] == "[f]{#f .symbol} [A.g]{#a.g .symbol}" and out[1].endswith("pass") and out[2:] == ["1 + 1", "show_doc(hidden)"]
+
+
+def test_links_to_symbols_without_anchor_are_dropped():
+    from execnb.nbio import mk_cell
+    nb = type("nb", (), {"cells": [mk_cell("[`f`](a.html#f) [`_g`](a.html#_g) [text](b.html#x)", "markdown")]})
+    assert site.unlink(nb, {"a.html": {"f"}}).cells[0].source == "[`f`](a.html#f) `_g` [text](b.html#x)"
+
+
+def test_readme_is_in_step():
+    text, problems = site.readme()
+    assert not problems and (ROOT/"README.md").read_text(encoding="utf-8") == text, "run `python tools/site.py readme`"
+    assert text.startswith("<!-- Made from nbs/index.ipynb") and not re.search(r"^:::|\{#|@(fig|eq|tbl)-|<div", text, flags=re.M)
+    for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)]+)\)", text): assert (ROOT/link).exists(), f"README links to {link}"
+
+
+def test_readme_from_a_notebook(tmp_path):
+    "Callouts, references and tables become GitHub's Markdown; hidden cells go; a changed notebook is noticed."
+    cells = [("markdown", "# A title\n\n> A subtitle\n\nKept text."), ("markdown", '::: {.callout-tip title="T"}\nBody\n:::\n\n$$a$$ {#eq-a}\n\nBy @eq-a, [there](20_contrast.ipynb#x).'),
+             ("code", "#| hide\nsecret()"), ("code", "shown()")]
+    nb = dict(nbformat=4, nbformat_minor=5, metadata={}, cells=[
+        dict(cell_type=t, id=str(i), metadata={}, source=s, **(dict(outputs=[STREAM], execution_count=None) if t == "code" else {})) for i, (t, s) in enumerate(cells)])
+    path = tmp_path/"index.ipynb"
+    path.write_text(json.dumps(nb))
+    text, problems = site.readme(path)
+    assert not problems and "secret" not in text
+    for part in ["# A title", "> A subtitle", "Kept text.", "> [!TIP]", "By Equation (1)".replace(" (", "\u00a0("), "(nbs/20_contrast.ipynb)", "``` python\nshown()", "``` text\nfour"]:
+        assert part in text
+    path.write_text(json.dumps(nb).replace("Kept", "Changed"))
+    assert site.readme(path)[0] != text
+
+
+def test_two_renderings_are_the_same(built, tmp_path):
+    "The same bytes from the same notebooks."
+    again = tmp_path/"again"
+    site.render(again)
+    files = {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()}
+    assert files == {p.relative_to(built[0]): p.read_bytes() for p in built[0].rglob("*") if p.is_file()}

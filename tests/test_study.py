@@ -1,0 +1,357 @@
+"Experiments, the store under crashes and concurrency, and the runner under kill -9. Training is real where the name says so."
+import json, multiprocessing, os, random, signal, subprocess, sys, time, warnings
+from collections import Counter
+from pathlib import Path
+import numpy as np
+import pytest
+from mlcl import study
+from mlcl.study import Experiment, Store, content_hash, pack, plain, unpack
+
+
+def records(run, n=3, **more):
+    "The lines of a made-up run."
+    base = dict(run=run, of=n, study='t', dataset='d', encoder='e', loss='l', settings={}, fraction=1., seed=0, checkpoint='last',
+                metrics=dict(macro_f1=.5), seconds=1., split='val')
+    return [dict(base, id=f'{run}/{i}', readout=f'r{i}', **more) for i in range(n)]
+
+
+@pytest.fixture
+def store(tmp_path): return Store(tmp_path/'t.jsonl')
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv('MLCL_RESULTS', str(tmp_path))
+    return tmp_path
+
+
+# ---- experiments
+
+def test_hash_is_stable(monkeypatch):
+    assert content_hash({'b': 1.0, 'a': [1, 2.5, None, True, 'ü']}) == 'c56625c88ab03c6f'
+    monkeypatch.setattr(study, 'full_settings', lambda *a: plain(a[-1]))
+    e = Experiment('digits', 'resnet', 'reg', dict(epochs=2, lr=1e-3, loss=dict(temperature=.1)), .5, 3)
+    assert e.id == 'd1670e1bd57a193f'
+
+
+def test_defaults_count(monkeypatch):
+    import mlcl.learner
+    e = Experiment('digits', 'resnet', 'reg')
+    assert e.settings['epochs'] == mlcl.learner.DEFAULTS['epochs'] and e.settings['loss']['temperature'] == .1
+    assert e.id == Experiment('digits', 'resnet', 'reg', dict(lr=1e-3, loss=dict(temperature=.1)), 1).id
+    assert e.id == Experiment(**json.loads(json.dumps(study.asdict(e)))).id
+    monkeypatch.setitem(mlcl.learner.DEFAULTS, 'epochs', 41)
+    assert Experiment('digits', 'resnet', 'reg').id != e.id
+    assert len({Experiment('digits', 'resnet', l, s, f, n).id for l, s, f, n in [
+        ('reg', {}, 1, 0), ('bce', {}, 1, 0), ('reg', dict(lr=.01), 1, 0), ('reg', {}, .5, 0), ('reg', {}, 1, 1)]}) == 5
+
+
+@pytest.mark.parametrize('args, said', [
+    (('digitz', 'resnet', 'reg'), 'dataset: expected one of'), (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
+    (('digits', 'resnot', 'reg'), 'encoder: expected one of'), (('digits', 'mlp', 'reg'), 'reads features data, not image'),
+    (('digits', 'resnet', 'reg', dict(epoch=1)), 'settings key: expected one of'),
+    (('digits', 'resnet', 'reg', dict(loss=dict(tau=1))), 'settings.loss key: expected one of alpha'),
+    (('digits', 'resnet', 'reg', dict(data=dict(m=1))), 'settings.data key'),
+    (('digits', 'resnet', 'reg', dict(encoder=dict(width=1))), 'settings.encoder key'),
+    (('digits', 'resnet', 'reg', dict(probe=dict(grit=1))), 'settings.probe key'),
+    (('digits', 'resnet', 'reg', dict(checkpoints=['first'])), 'settings.checkpoints'),
+    (('digits', 'resnet', 'reg', dict(lr=float('nan'))), 'settings.lr: expected a finite number'),
+    (('digits', 'resnet', 'reg', dict(lr=float('inf'))), 'settings.lr: expected a finite number'),
+    (('digits', 'resnet', 'reg', dict(lr=object())), 'settings.lr: expected a value that JSON can hold'),
+    (('digits', 'resnet', 'reg', {}, 0.), 'fraction'), (('digits', 'resnet', 'reg', {}, 1.5), 'fraction'),
+    (('digits', 'resnet', 'reg', {}, 1., .5), 'seed')])
+def test_bad_experiments(args, said):
+    with pytest.raises(ValueError, match=said): Experiment(*args)
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 7), (100, 983)])
+def test_pack(shape):
+    y = np.random.default_rng(0).random(shape) < .1
+    assert (unpack(pack(y)) == y).all() and unpack(pack(y)).dtype == np.uint8
+
+
+# ---- the store
+
+def test_append_and_filters(store):
+    assert store.read() == [] and not store.has('a') and store.frame().empty
+    assert store.append(records('a')) and not store.append(records('a')) and store.append(records('b', loss='m'))
+    assert [r['id'] for r in store.records(run='b')] == ['b/0', 'b/1', 'b/2'] and len(store.records(readout=['r0', 'r1'])) == 4
+    assert list(store.frame(loss='m').macro_f1) == [.5]*3
+    with pytest.raises(ValueError, match='field: expected one of'): store.records(los='m')
+    with pytest.raises(ValueError): store.append(records('c', x=float('nan')))
+    assert not store.append(records('d'), guard=lambda: False) and not store.has('d')
+
+
+@pytest.mark.parametrize('cut', [1, 2, 30, 'line', 'run', 'line+1'])
+def test_truncated_end_is_set_aside(store, cut):
+    store.append(records('a')), store.append(records('b'))
+    raw = store.path.read_bytes()
+    line = len(raw.splitlines(keepends=True)[-1])
+    n = dict({'line': line, 'run': 3*line - 1, 'line+1': line + 1}).get(cut, cut)
+    os.truncate(store.path, len(raw) - n)
+    if cut == 1: # only the newline is missing: nothing is lost
+        assert len(store.read()) == 6 and not store.append(records('b')) and store.path.read_bytes() == raw
+        return
+    with pytest.warns(UserWarning, match='t.jsonl.broken'): assert [r['run'] for r in store.read()] == ['a']*3
+    assert Path(f'{store.path}.broken').read_bytes().rstrip(b'\n') == raw[len(raw)//2:len(raw) - n].rstrip(b'\n')
+    assert store.append(records('b')) and store.path.read_bytes() == raw
+
+
+@pytest.mark.parametrize('junk', [b'{"id": "x", "ru', b'\0\0\0\0', b'\xff\xfe\n', b'[1, 2]\n', b'{"id": 1}\n'])
+def test_corrupt_end_is_set_aside(store, junk):
+    store.append(records('a'))
+    raw = store.path.read_bytes()
+    store.path.write_bytes(raw + junk)
+    with pytest.warns(UserWarning, match='t.jsonl.broken'): assert store.append(records('b'))
+    assert Counter(r['run'] for r in Store(store.path).read()) == dict(a=3, b=3)
+
+
+def test_corrupt_middle_is_refused(store):
+    store.append(records('a')), store.append(records('b'))
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    for i in range(5):
+        bad = b''.join(lines[:i] + [b'{"id":' + lines[i][9:]] + lines[i+1:])
+        store.path.write_bytes(bad)
+        with pytest.raises(ValueError, match=f't.jsonl, line {i+1}: damaged'): Store(store.path).read()
+        with pytest.raises(ValueError): store.append(records('c'))
+        assert store.path.read_bytes() == bad
+    store.path.write_bytes(b''.join(lines[1:]))
+    with pytest.raises(ValueError, match='line 1: run a has 2 of 3 records'): store.read()
+
+
+def test_equal_ids_first_wins(store):
+    store.append(records('a'))
+    raw = store.path.read_bytes()
+    store.path.write_bytes(raw + raw.replace(b'0.5', b'0.9'))
+    with pytest.warns(UserWarning, match='the first one counts'): rs = store.read()
+    assert [r['metrics']['macro_f1'] for r in rs] == [.5]*3
+
+
+def test_failures(store):
+    error = dict(records('a', 1)[0], id='a/error/1', metrics=None, error=dict(kind='E', message='m', where=''))
+    assert store.append([error]) and not store.has('a') and list(store.failed()) == ['a'] and store.records() == []
+    assert store.append([dict(error, id='a/error/2')]) and store.failed()['a']['id'] == 'a/error/2'
+    assert store.append(records('a')) and store.has('a') and store.failed() == {} and len(store.records()) == 3
+    assert not store.append([dict(error, id='a/error/3')])
+
+
+def test_disk_full(store, monkeypatch):
+    store.append(records('a'))
+    raw, write = store.path.read_bytes(), os.write
+    monkeypatch.setattr(study.os, 'write', lambda fd, data: write(fd, data[:50]))
+    with pytest.raises(OSError, match='disk full'): store.append(records('b'))
+    assert store.path.read_bytes() == raw
+
+
+def hammer(path, k):
+    s, order = Store(path), [f'run{i}' for i in range(25)]
+    random.Random(k).shuffle(order)
+    for r in order: s.append(records(r, 5, pad='x'*3000))
+
+
+def test_four_processes_append(store):
+    ctx = multiprocessing.get_context('spawn')
+    ps = [ctx.Process(target=hammer, args=(store.path, k)) for k in range(4)]
+    for p in ps: p.start()
+    for p in ps: p.join()
+    lines = [json.loads(l) for l in store.path.read_text().splitlines()]
+    assert all(p.exitcode == 0 for p in ps) and len(lines) == 125 == len({r['id'] for r in lines})
+    for i in range(0, 125, 5): assert len({r['run'] for r in lines[i:i+5]}) == 1
+
+
+# ---- the runner
+
+def part(seed): return [dict(readout=r, checkpoint='last', split=s, metrics=dict(macro_f1=seed/10), per_label_f1=[1.], chosen={},
+                             data_sha256='0', seconds=.1) for r in ('probe', 'probe1') for s in ('val', 'test')]
+
+
+def fake(exp):
+    "A run that fails, hangs or dies by its seed."
+    marks = Path(os.environ['MLCL_RESULTS'])
+    if exp.seed == 1: raise FloatingPointError('the loss is not finite\nin epoch 3')
+    if exp.seed == 2 or exp.seed == 3 and not (marks/'died').exists():
+        (marks/'died').touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return part(exp.seed)
+
+
+def mended(exp): return part(exp.seed)
+
+
+def broken_store(exp):
+    with open(study.store_of('t').path, 'wb') as f: f.write(b'nonsense\nnonsense\n')
+    return part(exp.seed)
+
+
+@pytest.fixture
+def tiny(results, monkeypatch):
+    monkeypatch.setitem(study.STUDIES, 't', ('a test', lambda quick: study.grid(study.SMOKE, ('reg',), range(5))))
+    return study.store_of('t')
+
+
+def test_failures_and_dead_workers(tiny, capsys):
+    assert study.run_study('t', jobs=2, runner=fake) == dict(held=0, done=3, failed=2)
+    said = capsys.readouterr().out
+    assert '5 to do in 2 processes' in said and 'FloatingPointError: the loss is not finite' in said and 'in epoch 3' not in said
+    errors = {r['seed']: r['error'] for r in tiny.failed().values()}
+    assert errors[1]['kind'] == 'FloatingPointError' and errors[1]['where'].startswith('test_study.py:')
+    assert errors[2]['kind'] == 'WorkerDied' and 'SIGKILL' in errors[2]['message']
+    assert {r['seed'] for r in tiny.records()} == {0, 3, 4} and set(study.plan('t').state) == {'held', 'failed'}
+    assert study.run_study('t', jobs=2, runner=mended, progress=False) == dict(held=3, done=0, failed=0)
+    assert study.run_study('t', jobs=2, retry=True, runner=mended, progress=False) == dict(held=3, done=2, failed=0)
+    assert set(study.plan('t').state) == {'held'} and len(tiny.records()) == 5*4
+
+
+def test_damaged_store_stops_the_study(tiny):
+    with pytest.raises(ValueError, match='t.jsonl, line 1: damaged'):
+        study.run_study('t', jobs=1, runner=broken_store, progress=False)
+    assert not multiprocessing.active_children()
+
+
+def test_selection(tiny):
+    assert [e.seed for e in study.experiments('t', only='seed=2,seed=4,loss=reg')] == [2, 4]
+    for text, said in [('seed=9', 'only: seed: expected one of 0, 1'), ('lass=reg', 'only: key'), ('reg', 'key=value')]:
+        with pytest.raises(ValueError, match=said): study.experiments('t', only=text)
+    with pytest.raises(ValueError, match='study: expected one of'): study.experiments('quik')
+
+
+def test_estimates(tiny):
+    assert set(study.plan('t').basis) == {'guess'}
+    study.run_study('t', only='seed=0', jobs=1, runner=mended, progress=False)
+    assert list(study.plan('t').basis) == ['measured'] + ['same data and loss']*4 and list(study.plan('t').seconds) == [.1]*5
+
+
+@pytest.mark.parametrize('name', list(study.STUDIES))
+def test_studies_are_well_formed(name):
+    for quick in False, True:
+        es = study.experiments(name, quick)
+        assert len({e.id for e in es}) == len(es) > 0
+
+
+def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
+    encoder, s = study.SMOKE['digits']
+    runs = [Experiment('digits', encoder, 'reg', dict(s, lr=lr)) for lr in (1e30, 1e-3)]
+    monkeypatch.setitem(study.STUDIES, 'nan', ('one diverges', lambda quick: runs))
+    assert study.run_study('nan', jobs=1, progress=False) == dict(held=0, done=1, failed=1)
+    store = study.store_of('nan')
+    failed, = store.failed().values()
+    assert failed['run'] == runs[0].id and failed['error']['kind'] == 'TrainingFailed' and 'epoch' in failed['error']['message']
+    r = store.records(readout='probe1', split='test')[0]
+    assert DESIGN <= r.keys() and unpack(r['predictions']).shape == (40, 10) and len(r['per_label_f1']) == 10
+    assert r['metrics']['macro_f1_lo'] <= r['metrics']['macro_f1'] <= r['metrics']['macro_f1_hi']
+    assert sum('history' in r for r in store.read()) == 1
+
+
+DESIGN = set('id dataset encoder loss settings fraction seed readout split metrics per_label_f1 seconds device versions data_sha256'.split())
+
+
+# ---- kill -9
+
+DRIVER = '''
+import os, sys, time
+from pathlib import Path
+from mlcl import study
+study.full_settings = lambda *a: {}
+study.device_name = lambda: 'cpu'
+study.STUDIES['k'] = ('killed', lambda quick: [study.Experiment('d', 'e', 'l', {}, 1., s) for s in range(16)])
+def slow(exp):
+    with open(os.environ['MLCL_RESULTS'] + '/pids', 'a') as f: f.write(f'{os.getpid()}\\n')
+    time.sleep(.15)
+    return [dict(readout=f'r{i}', checkpoint='last', split='val', metrics=dict(macro_f1=exp.seed/16), per_label_f1=['x'*2000],
+                 chosen={}, data_sha256='0', seconds=.1) for i in range(20)]
+if __name__ == '__main__':
+    print('start', flush=True)
+    study.run_study('k', jobs=2, runner=slow)
+'''
+
+
+def alive(pid):
+    try:
+        if not Path('/proc').exists(): return os.kill(pid, 0) is None
+        return Path(f'/proc/{pid}/stat').read_text().split(')')[1].split()[0] != 'Z'
+    except OSError: return False
+
+
+def gone(pids, seconds=20):
+    end = time.time() + seconds
+    while any(map(alive, pids)) and time.time() < end: time.sleep(.05)
+    return not any(map(alive, pids))
+
+
+def check_whole(path, ids):
+    "Every run is there exactly once and entirely."
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        rs = Store(path).read()
+    lines = [json.loads(l) for l in path.read_text().splitlines()]
+    assert [r['id'] for r in rs] == [r['id'] for r in lines] and len({r['id'] for r in rs}) == len(rs)
+    assert Counter(r['run'] for r in rs) == {r['run']: r['of'] for r in rs} and {r['id'] for r in rs} == ids
+
+
+def test_kill_9_at_random_moments(tmp_path):
+    script = tmp_path/'driver.py'
+    script.write_text(DRIVER)
+    def start(folder):
+        (tmp_path/folder).mkdir(exist_ok=True)
+        env = os.environ | dict(MLCL_RESULTS=str(tmp_path/folder))
+        return subprocess.Popen([sys.executable, str(script)], env=env, cwd=tmp_path,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    whole, rng = start('whole'), random.Random(7)
+    whole.communicate(timeout=60)
+    ids = {r['id'] for r in Store(tmp_path/'whole'/'k.jsonl').read()}
+    assert whole.returncode == 0 and len(ids) == 16*20
+    file, kills = tmp_path/'killed'/'k.jsonl', 0
+    while len(Store(file).records() if file.exists() else []) < len(ids) and kills < 8:
+        p = start('killed')
+        p.stdout.readline()
+        time.sleep(rng.uniform(.2, 2.))
+        kills += p.poll() is None
+        p.kill(), p.wait()
+        pids = set(map(int, (tmp_path/'killed'/'pids').read_text().split())) if (tmp_path/'killed'/'pids').exists() else set()
+        assert gone(pids), 'a worker outlived its driver'
+    last = start('killed')
+    last.communicate(timeout=60)
+    assert last.returncode == 0 and kills >= 2
+    check_whole(file, ids)
+
+
+def test_busy_workers_leave_with_their_driver(tmp_path):
+    script = tmp_path/'driver.py'
+    script.write_text(DRIVER.replace('time.sleep(.15)', 'time.sleep(60)'))
+    p = subprocess.Popen([sys.executable, str(script)], env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), cwd=tmp_path,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.time() + 60
+    while (not (tmp_path/'pids').exists() or (tmp_path/'pids').read_text().count('\n') < 2) and time.time() < end: time.sleep(.05)
+    p.kill(), p.wait()
+    assert gone(set(map(int, (tmp_path/'pids').read_text().split()))) and not (tmp_path/'k.jsonl').exists()
+
+
+def test_kill_9_of_the_real_command(tmp_path):
+    def start(): return subprocess.Popen(
+        [sys.executable, '-c', 'import sys; from mlcl.cli import main; sys.exit(main())', 'study', 'run', 'smoke', '--jobs', '1'],
+        env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p, store = start(), Store(tmp_path/'smoke.jsonl')
+    while '[' not in p.stdout.readline(): assert p.poll() is None
+    time.sleep(random.Random(3).uniform(0., .8))
+    p.kill(), p.communicate()
+    kept = {r['run'] for r in store.read()}
+    p = start()
+    out, err = p.communicate(timeout=200)
+    assert p.returncode == 0 and f'4 runs, {len(kept)} held' in out, err
+    runs = study.experiments('smoke')
+    assert kept and {r['run'] for r in store.read()} == {e.id for e in runs}
+    check_whole(store.path, {r['id'] for r in store.read()})
+
+
+def test_ctrl_c_ends_cleanly(tmp_path):
+    script = tmp_path/'driver.py'
+    script.write_text(DRIVER.replace("    study.run_study('k', jobs=2, runner=slow)",
+        "    import mlcl.cli\n    run = study.run_study\n    study.run_study = lambda *a: run('k', jobs=2, runner=slow)\n"
+        "    sys.exit(mlcl.cli.main(['study', 'run', 'k']))"))
+    p = subprocess.Popen([sys.executable, str(script)], env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), cwd=tmp_path,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while '[ 2/16]' not in p.stdout.readline(): assert p.poll() is None
+    os.killpg(p.pid, signal.SIGINT) # as a terminal does: to the driver and its workers
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 130 and err.strip().endswith('the same command goes on') and 'Traceback' not in err
+    assert gone(set(map(int, (tmp_path/'pids').read_text().split()))) and len(Store(tmp_path/'k.jsonl').records()) >= 2*20

@@ -1,0 +1,131 @@
+"The tree is in step with the notebooks, and the built wheel needs nothing but what settings.ini requires."
+import configparser
+import filecmp
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TREE = ["settings.ini", "setup.py", "pyproject.toml", "_quarto.yml", "README.md", "LICENSE", "mlcl", "nbs", "tools"]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    for name in TREE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, root / name)
+    return root
+
+
+def changed(a, b):
+    c = filecmp.dircmp(a, b, ignore=["__pycache__", ".ipynb_checkpoints"])
+    here = c.left_only + c.right_only + filecmp.cmpfiles(a, b, c.common_files, shallow=False)[1]
+    return [str(Path(a, n)) for n in here] + [x for d in c.common_dirs for x in changed(Path(a, d), Path(b, d))]
+
+
+@pytest.mark.parametrize("command", ["nbdev_export", "nbdev_clean"])
+def test_command_changes_nothing(copy, command):
+    subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
+    assert changed(ROOT / "mlcl", copy / "mlcl") + changed(ROOT / "nbs", copy / "nbs") == []
+
+
+def test_export_notices_an_edit(copy):
+    "The test above can fail: an edited module is restored."
+    path = copy / "mlcl" / "checks.py"
+    path.write_text(path.read_text() + "\nx = 1\n")
+    assert changed(ROOT / "mlcl", copy / "mlcl") != []
+    subprocess.run([BIN / "nbdev_export"], cwd=copy, check=True, capture_output=True)
+    assert changed(ROOT / "mlcl", copy / "mlcl") == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebook(path):
+    "Stable ids, stored outputs, small cells, no stored error, no path of a machine, no progress bar or warning left behind."
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    ids = [c.get("id") for c in nb["cells"]]
+    assert None not in ids and len(set(ids)) == len(ids)
+    code = ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
+    assert max(len(s.splitlines()) for s in code) <= 30
+    outputs = [o for c in nb["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    assert outputs and all(o["output_type"] != "error" for o in outputs)
+    text = json.dumps(outputs)
+    assert not re.search(r"/(home|root|Users|tmp|work)/|Warning:|\d+%\|[█▏▎▍▌▋▊▉ ]*\||object at 0x", text)
+    figures = sum(any(k.startswith("image/") for k in o.get("data", {})) for o in outputs)
+    alts = sum("#| fig-alt:" in s for s in code)
+    assert alts >= figures
+
+
+def closure(names):
+    "Installed distributions that the requirements pull in, by metadata alone."
+    from importlib.metadata import PackageNotFoundError, requires
+    from packaging.requirements import Requirement
+
+    seen, todo = set(), [(Requirement(n), "") for n in names]
+    while todo:
+        req, extra = todo.pop()
+        key = (re.sub(r"[-_.]+", "-", req.name).lower(), extra)
+        if key in seen or (req.marker and not req.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(key)
+        try:
+            for line in requires(req.name) or []:
+                r = Requirement(line)
+                if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in ["", *req.extras]):
+                    r.marker = None
+                    todo.append((r, ""))
+        except PackageNotFoundError:
+            pass
+    return {name for name, _ in seen}
+
+
+def test_wheel_needs_only_its_requirements(copy, tmp_path):
+    "The unpacked wheel imports every module and computes a loss while every package outside its requirements is hidden."
+    from importlib.metadata import packages_distributions
+
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path], cwd=copy, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("mlcl-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    config = configparser.ConfigParser()
+    config.read(ROOT / "settings.ini")
+    allowed = closure(config["DEFAULT"]["requirements"].split())
+    hidden = sorted(m for m, dists in packages_distributions().items() if not {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & (allowed | {"mlcl"}))
+    assert {"nbdev", "transformers", "pytest"} <= set(hidden)
+    code = f"""
+import sys
+hidden = set({hidden!r})
+class Hide:
+    def __init__(self, finder): self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split('.')[0] in hidden else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name): return getattr(self.finder, name)
+sys.meta_path[:] = [Hide(f) for f in sys.meta_path]; sys.path.insert(0, {str(tmp_path / 'site')!r})
+import importlib, pkgutil, mlcl, torch
+assert mlcl.__file__.startswith({str(tmp_path / 'site')!r})
+for m in pkgutil.walk_packages(mlcl.__path__, 'mlcl.'): importlib.import_module(m.name)
+from mlcl.losses import RegLoss
+print(float(RegLoss(3, 4)(torch.randn(5, 4), torch.eye(3)[torch.arange(5) % 3])))
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert float(out.stdout) > 0
+
+
+def test_constraints_hold_only_names_and_versions():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", line), line
+
+
+def test_size():
+    "The package stays small enough to read in an afternoon."
+    lines = sum(len(p.read_text().splitlines()) for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py")
+    assert lines < 3500, lines

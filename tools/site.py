@@ -1,0 +1,325 @@
+"""The website from the notebooks: `python tools/site.py` writes `_site/`; `python tools/site.py readme [--check]` writes README.md.
+
+nbdev processes the notebooks into `_proc/`. Quarto renders them where it is installed; else pandoc does, in the same order and numbering.
+"""
+import argparse, base64, hashlib, html, json, os, re, shutil, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
+from itertools import groupby
+from pathlib import Path
+import pypandoc, yaml
+from execnb.nbio import mk_cell, read_nb, write_nb
+from filelock import FileLock
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup, _nbpath2html
+from nbdev.processors import FilterDefaults
+from nbdev.serve import proc_nbs
+
+ROOT, START = Path(__file__).resolve().parent.parent, Path.cwd()
+NBS, PROC, TOOLS = ROOT/"nbs", ROOT/"_proc", ROOT/"tools"
+QUICK = ROOT/"results"/"quick.jsonl"
+IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+HEAD = re.compile(r"\A# .+\n+> .+\s*")
+ORDER = ["text/html", "text/markdown", *IMAGES, "text/latex", "text/plain"]
+
+
+# The notebooks: which there are, and what nbdev makes of them
+
+def navigation():
+    "Sidebar of `_quarto.yml` as a list of (part, [notebook names])."
+    contents = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    return [(c["section"], c["contents"]) if isinstance(c, dict) else ("", [c]) for c in contents]
+
+
+def check_pages():
+    "Problems that nbdev and Quarto would pass over in silence."
+    listed, there = [n for _, names in navigation() for n in names], {p.name for p in NBS.glob("*.ipynb")}
+    problems = [f"_quarto.yml lists {n}, which is not in nbs/" for n in listed if n not in there]
+    problems += [f"nbs/{n} is not listed in _quarto.yml" for n in sorted(there - set(listed))]
+    for name in sorted(there):
+        if not HEAD.match(read_nb(NBS/name).cells[0].source): problems.append(f"{name}: does not begin with '# Title' and '> subtitle'")
+    return problems
+
+
+def mixed():
+    "Cells with an import beside other code, as 'notebook: its first other line'."
+    for path in sorted(NBS.glob("*.ipynb")):
+        for cell in read_nb(path).cells:
+            if cell.cell_type != "code" or re.match(r"#\|\s*export", cell.source): continue
+            imports, rest = ([ln for ln in cell.source.splitlines() if ln[:1] not in " #" and bool(re.match("import |from ", ln)) == i] for i in (True, False))
+            if imports and any(ln.strip() for ln in rest) and not rest[0].startswith("use_style("): yield f"{path.name}: {rest[0][:80]}"
+
+
+def tidy(nb, source):
+    "Undo what nbdev drops or sends elsewhere: text below the subtitle, the page's own name, links to this site, sources shown twice."
+    rest = HEAD.sub("", read_nb(source).cells[0].source)
+    if rest: nb.cells.insert(1, mk_cell(NbdevLookup().linkify(rest), "markdown"))
+    cfg, homes = get_config(), {_nbpath2html(p).name: f"{p.stem}.html" for p in NBS.glob("*.ipynb") if "#| default_exp" in p.read_text(encoding="utf-8")}
+    here = re.compile(re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}/") + r"([\w.-]+)")
+    for cell in nb.cells:
+        cell.source = here.sub(lambda m: homes.get(m[1], m[1]), cell.source)
+        if cell.cell_type == "raw": cell.source = re.sub(r"(?m)^output-file: .*", f"output-file: {source.stem}.html", cell.source)
+        for out in cell.get("outputs", []) if documented(cell) else []:
+            text = re.sub(r"\A---\n+(\[source\].*\n+)?", "", "".join(out.get("data", {}).get("text/markdown", "")))
+            out.data = {"text/markdown": here.sub(lambda m: homes.get(m[1], m[1]), text)}
+    nb.cells = label_sources(nb.cells)
+    return nb
+
+
+def unlink(nb, anchors):
+    "Keep a symbol's link only where its page has the anchor: private symbols have none."
+    def keep(m): return m[0] if m[3] in anchors.get(m[2], ()) else m[1]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown": cell.source = re.sub(r"\[(`[^`]+`)\]\((\w+\.html)#([^)]*)\)", keep, cell.source)
+    return nb
+
+
+def documented(cell):
+    "Name of the symbol that a `show_doc` cell documents, else None."
+    found = re.search(r"^show_doc\(([\w.]+)\)", cell.source, flags=re.M) if cell.cell_type == "code" else None
+    return found and found[1]
+
+
+def label_sources(cells):
+    "Where a `show_doc` cell stands next to the shown source of its symbol, a label above that source takes its place."
+    out = []
+    for names, run in groupby(cells, lambda c: bool(documented(c) or "Exported source" in c.source)):
+        run = list(run)
+        docs, sources = ([c for c in run if bool(documented(c)) == doc] for doc in (True, False))
+        for source in sources if names else []:
+            mine = [c for c in docs if re.search(rf"^(async )?(def|class) {documented(c).split('.')[-1]}\b", source.source, flags=re.M)]
+            mine = sorted(mine, key=lambda c: re.search(rf"(def|class) {documented(c).split('.')[-1]}\b", source.source).start())
+            labels = [f"[{documented(c)}]{{#{documented(c).lower()} .symbol}}" for c in mine]
+            out += [mk_cell(" ".join(labels), "markdown")]*bool(labels) + [source]
+            docs = [c for c in docs if c not in mine]
+        out += docs if names else run
+    return out
+
+
+def process(partial=False):
+    "Let nbdev process the changed notebooks into `_proc/`; with results of a quick study, run its page on them there."
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    common = b"".join(p.read_bytes() for p in [ROOT/"mlcl"/"_modidx.py", ROOT/"settings.ini", Path(__file__)])
+    new = {p.name: hashlib.sha256(common + p.read_bytes()).hexdigest() for p in NBS.glob("*.ipynb")}
+    if QUICK.exists(): new.pop("49_quick.ipynb", None)
+    stamp = PROC/".stamp.json"
+    old = json.loads(stamp.read_text()) if stamp.exists() else {}
+    for path in PROC.glob("[!.]*"):
+        if path.is_dir(): shutil.rmtree(path)
+        elif path.name not in new or new[path.name] != old.get(path.name): path.unlink()
+    with chdir(NBS):
+        try: proc_nbs(str(NBS))
+        except Exception as e:
+            text = "\n".join([f"nbdev stopped: {e}", "It runs every cell that imports; these hold other code too, and are better split:", *mixed()])
+            if not partial: sys.exit(text)
+            print(text, file=sys.stderr)
+        if QUICK.exists() and (NBS/"49_quick.ipynb").exists(): run_quick()
+    nbs = {p: read_nb(p) for p in sorted(PROC.glob("*.ipynb"))}
+    nbs |= {p: tidy(nb, NBS/p.name) for p, nb in nbs.items() if new.get(p.name, "") != old.get(p.name)}
+    anchors = {f"{p.stem}.html": {a for c in nb.cells for a in [*re.findall(r"\{#([\w.]+) \.symbol\}", c.source), (documented(c) or "").lower()]}
+               for p, nb in nbs.items()}
+    for path, nb in nbs.items(): write_nb(unlink(nb, anchors), path)
+    stamp.write_text(json.dumps({n: d for n, d in new.items() if (PROC/n).exists()}))
+
+
+def run_quick():
+    "Execute the reader's own page and process it; the notebook in `nbs/` stays as it is."
+    from execnb.shell import CaptureShell
+    nb = read_nb(NBS/"49_quick.ipynb")
+    CaptureShell(mpl_format="svg").run_all(nb, exc_stop=True)
+    FilterDefaults()(nb)
+    write_nb(nb, PROC/"49_quick.ipynb")
+
+
+# One notebook as Quarto's Markdown
+
+def fence(text, attributes):
+    "A code block around `text`, whatever backticks it holds."
+    ticks = "`"*max([3] + [len(t) + 1 for t in re.findall("`{3,}", text)])
+    return f"{ticks} {{{attributes}}}\n{text.rstrip()}\n{ticks}\n"
+
+
+def div(attributes, *parts):
+    "A fenced div; longer fences outside than inside."
+    colons = ":"*max([3] + [len(t) + 1 for p in parts for t in re.findall("^:{3,}", p, flags=re.M)])
+    return f"{colons} {{{attributes}}}\n" + "\n\n".join(parts) + f"\n\n{colons}\n"
+
+
+def options(source):
+    "Split a code cell into its `#|` options and its code."
+    lines = source.splitlines()
+    head = [ln for ln in lines if ln.startswith("#|")]
+    return yaml.safe_load("\n".join(ln[2:].strip() for ln in head)) or {}, "\n".join(ln for ln in lines if not ln.startswith("#|")).strip()
+
+
+def output(out, save, raw=False):
+    "One output of a cell as (is it an image, Markdown)."
+    if out.output_type == "error": return False, fence("\n".join(out.traceback[-1:]), ".output")
+    if out.output_type == "stream": return False, "".join(out.text) if raw else fence("".join(out.text), ".output")
+    mime = next((m for m in ORDER if m in out.data), None)
+    if not mime: return False, ""
+    text = "".join(out.data[mime])
+    if mime in IMAGES: return True, save(text.encode() if IMAGES[mime] == "svg" else base64.b64decode(text), IMAGES[mime])
+    if mime == "text/html": return False, div(".table-box tabindex=0", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
+    return False, fence(text, ".output") if mime == "text/plain" else text
+
+
+def code_cell(source, outputs, save, problems):
+    "A code cell and its outputs, as its options ask."
+    opts, code = options(source)
+    parts, images, label = [], [], str(opts.get("label", ""))
+    if opts.get("include") is False: return ""
+    if opts.get("echo", True) and code:
+        code = fence(code, ".python")
+        parts.append(div(f'.fold summary="{opts.get("code-summary", "Code")}"', code) if opts.get("code-fold") is True else code)
+    shown = outputs if opts.get("output", True) is not False else []
+    for out in shown:
+        is_image, text = output(out, lambda data, ext: save(label, data, ext), opts.get("output") == "asis")
+        (images if is_image else parts).append(text)
+    kind, caption = label[:3] if label[:4] in ("fig-", "tbl-") else "", opts.get("fig-cap") or opts.get("tbl-cap") or ""
+    alt = str(opts.get("fig-alt") or "")
+    if images and not alt: problems.append(f"a figure without alt text (#| fig-alt: ...) in the cell that begins {code[:60]!r}")
+    pictures = [f"![]({path}){{alt={json.dumps(alt)}}}" for path in images]
+    name = f"#{label} " if kind else ""
+    if kind == "tbl" and parts: parts.append(div(f"{name}.captioned", parts.pop(), str(caption)))
+    if pictures: parts.append(div(f"{name}.captioned", "\n".join(pictures), str(caption)) if caption else div(".image", *pictures))
+    return "\n\n".join(parts)
+
+
+def markdown(nb, save, problems):
+    "A processed notebook as (front matter, Markdown)."
+    front, parts = {}, []
+    for cell in nb.cells:
+        if cell.cell_type == "raw" and not front: front = yaml.safe_load(cell.source.strip().strip("-"))
+        elif cell.cell_type == "markdown": parts.append(cell.source)
+        elif cell.cell_type == "code": parts.append(code_cell(cell.source, cell.get("outputs", []), save, problems))
+    return front, "\n\n".join(parts)
+
+
+def pandoc(text, problems, *args):
+    "Run pandoc on Markdown; its warnings (a formula, a citation or a reference that it cannot resolve) are problems."
+    bundled = Path(pypandoc.__file__).parent/"files"/"pandoc"
+    cmd = [str(bundled) if bundled.exists() else "pandoc", "--from=markdown", f"--lua-filter={TOOLS/'site.lua'}", "--citeproc",
+           f"--bibliography={NBS/'references.bib'}", *args]
+    run = subprocess.run(cmd, input=text, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    if run.returncode: raise RuntimeError(f"pandoc failed: {run.stderr}")
+    problems += [ln.removeprefix("[WARNING] ") for ln in run.stderr.splitlines() if ln.strip()]
+    return run.stdout
+
+
+# The plain site
+
+def front_of(name):
+    "Front matter of a processed notebook."
+    return yaml.safe_load(next(c.source for c in read_nb(PROC/name).cells if c.cell_type == "raw").strip().strip("-"))
+
+
+def link(name, fronts, attributes=""):
+    "An HTML link to the page of a notebook."
+    return f'<a href="{fronts[name]["output-file"]}"{attributes}>{plain(fronts[name]["title"])}</a>'
+
+
+def plain(text):
+    "Title text without Markdown marks, escaped for HTML."
+    return html.escape(re.sub(r"[`*$]", "", str(text)))
+
+
+def sidebar(current, parts, fronts):
+    "The list of all pages."
+    def items(names): return "".join(f'<li>{link(n, fronts, " aria-current=page" if n == current else "")}</li>' for n in names)
+    return "\n".join((f"<h2>{html.escape(part)}</h2>" if part else "") + f"<ul>{items(names)}</ul>" for part, names in parts)
+
+
+def page(name, parts, fronts, out, problems):
+    "Render one processed notebook into `out`."
+    target, mine = fronts[name]["output-file"], []
+    folder = out/f"{Path(target).stem}_files"
+
+    def save(label, data, ext):
+        folder.mkdir(exist_ok=True)
+        stem = label or "output"
+        path = folder/f"{stem}-{sum(p.name.startswith(stem + '-') for p in folder.iterdir()) + 1}.{ext}"
+        path.write_bytes(data)
+        return f"{folder.name}/{path.name}"
+    front, text = markdown(read_nb(PROC/name), save, mine)
+    order = [n for _, names in parts for n in names]
+    i = order.index(name)
+    turn = (f'<span>← {link(order[i - 1], fronts, " rel=prev")}</span>' if i else "<span></span>") + \
+           (f'<span>{link(order[i + 1], fronts, " rel=next")} →</span>' if i + 1 < len(order) else "")
+    part = next(p for p, names in parts if name in names)
+    values = dict(nav=sidebar(name, parts, fronts), turn=turn, part=html.escape(part), site=get_config().title,
+                  summary=plain(front.get("description", "")), **({"home": "1"} if name == "index.ipynb" else {}))
+    heading = [] if re.search(r"^#+ References", text, flags=re.M) else ["--metadata=reference-section-title:References"]
+    body = pandoc(f"---\n{yaml.dump(front)}---\n\n{text}", mine, "--to=html5", "--mathml", "--standalone", f"--template={TOOLS/'site.html'}",
+                  "--toc", "--toc-depth=3", "--metadata=link-citations:true", *heading, *[f"--variable={k}={v}" for k, v in values.items() if v])
+    body = re.sub(r'href="(?:\./)?(\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
+    body = re.sub(r'<h1( class="unnumbered" id="bibliography">References</)h1>', r"<h2\1h2>", body)
+    (out/target).write_text(body, encoding="utf-8")
+    problems += [f"{name}: {p}" for p in mine]
+
+
+def build(out, quarto=True, partial=False):
+    "Write the site into the folder `out`; returns the problems found."
+    out, problems = Path(out).resolve(), check_pages()
+    lock = ROOT/".cache"/"site.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        process(partial)
+        shutil.rmtree(out, ignore_errors=True)
+        if quarto and shutil.which("quarto"):
+            subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, check=True)
+            shutil.move(PROC/"_site", out)
+            return problems
+        return problems + render(out)
+
+
+def render(out):
+    "Render what is in `_proc/` into the folder `out` by pandoc; returns the problems found."
+    parts = [(part, [n for n in names if (PROC/n).exists()]) for part, names in navigation()]
+    parts = [(part, names) for part, names in parts if names]
+    fronts = {n: front_of(n) for _, names in parts for n in names}
+    out.mkdir(parents=True)
+    for path in PROC.glob("[!_.]*"):
+        if path.suffix not in (".ipynb", ".bib"): (shutil.copytree if path.is_dir() else shutil.copy)(path, out/path.name)
+    found = {n: [] for n in fronts}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda n: page(n, parts, fronts, out, found[n]), fronts))
+    return sum(found.values(), [])
+
+
+# README.md
+
+def readme(index=NBS/"index.ipynb"):
+    "The text of README.md and the problems found: `index.ipynb` as plain GitHub Markdown, with links to the notebooks."
+    nb, problems = read_nb(index), []
+    nb.path_ = index
+    with chdir(NBS): FilterDefaults()(nb)
+    front, text = markdown(tidy(nb, index), lambda label, data, ext: "index.ipynb", problems)
+    text = pandoc(f"# {front['title']}\n\n> {front['description']}\n\n{text}", problems, "--to=gfm", "--wrap=preserve")
+    text = re.sub(r"\]\((?:\./)?(\w+)\.(ipynb|html)(#[^)]*)?\)", r"](nbs/\1.ipynb)", re.sub(r"^</?div.*>\n+", "", text, flags=re.M))
+    return f"<!-- Made from nbs/index.ipynb by `make notebooks`; edit that. -->\n\n{text.strip()}\n", problems
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", default="site", choices=["site", "readme"])
+    parser.add_argument("--out", type=Path, default=ROOT/"_site", help="folder of the site")
+    parser.add_argument("--plain", action="store_true", help="pandoc even where Quarto is installed")
+    parser.add_argument("--partial", action="store_true", help="print problems, but do not fail on them")
+    parser.add_argument("--check", action="store_true", help="readme: write nothing, fail if README.md is out of step")
+    args, path = parser.parse_args(), ROOT/"README.md"
+    if args.what == "readme":
+        text, problems = readme()
+        if args.check and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            problems.append("README.md is out of step with nbs/index.ipynb: run `python tools/site.py readme`")
+        if not args.check: path.write_text(text, encoding="utf-8")
+    else:
+        problems = build(args.out, not args.plain, args.partial)
+        note = "" if shutil.which("quarto") and not args.plain else " by pandoc (Quarto is not installed)"
+        print(f"The site is written{note}: open {os.path.relpath(args.out.resolve()/'index.html', START)}")
+    for p in problems: print("problem:", p, file=sys.stderr)
+    if problems and not args.partial: sys.exit(f"{len(problems)} problem(s)")
+
+
+if __name__ == "__main__":
+    main()
