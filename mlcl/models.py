@@ -102,7 +102,7 @@ def _stages(channels, widths, size):
     blocks = [ResBlock(1, a, b, stride=1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths))]
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-# %% ../nbs/40_models.ipynb #59abb8b6
+# %% ../nbs/40_models.ipynb #0f4ee80c
 @register('resnet')
 class SmallResNet(Encoder):
     "Small residual network for pictures, from scratch."
@@ -111,7 +111,7 @@ class SmallResNet(Encoder):
                  size: int, # side of the pictures in pixels
                  channels: int = 3, # 3 for colour, 1 for grey
                  widths: tuple = (32, 64, 128, 256), # channels of each stage; the last is `dim`
-                 dropout: float = .2, # on the features
+                 dropout: float = 0., # on the features
                  augment: str = 'none' # random changes while training, see `mlcl.vision.AUGMENTATIONS`
         ):
         super().__init__()

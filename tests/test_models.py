@@ -118,3 +118,17 @@ def test_empty_and_unknown_texts():
     assert token_ids(vocab, ['', 'zinc']).tolist() == [[1], [1]]
     with pytest.raises(ValueError, match='texts'): build_vocabulary([])
     assert all(f.kind in ('features', 'text', 'image') for f in ENCODERS.values())
+
+
+def test_scaled_inputs():
+    ds = toy('features')
+    enc = make_encoder('mlp', ds)
+    enc.layers = torch.nn.Identity()
+    z = enc(torch.from_numpy(ds.x[:20]))
+    torch.testing.assert_close(z.mean(0), torch.zeros(7), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(7), atol=1e-4, rtol=0)
+    ds.x = (ds.x > 1.2).astype(np.float32)
+    enc = make_encoder('mlp', ds, scale='sparse')
+    enc.layers = torch.nn.Identity()
+    norms = enc(torch.from_numpy(ds.x[:20])).norm(dim=1)
+    torch.testing.assert_close(norms[norms > 0], enc.factor.expand((norms > 0).sum()), atol=1e-5, rtol=1e-5)
