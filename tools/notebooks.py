@@ -1,5 +1,5 @@
 "Execute notebooks in place and keep their outputs: `python tools/notebooks.py [nbs/20_contrast.ipynb ...]` (default: all)."
-import os, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from execnb.nbio import read_nb, write_nb
 from execnb.shell import CaptureShell
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(path):
-    "Execute the notebook at `path` in the folder `nbs`; a failing cell raises and leaves the file as it was."
+    "Execute one notebook in the folder `nbs`; a failing cell raises and leaves the file as it was."
     start, nb = time.time(), read_nb(path)
     os.chdir(ROOT / "nbs")
     CaptureShell(mpl_format="svg").run_all(nb, exc_stop=True)
@@ -19,6 +19,9 @@ def run(path):
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or sorted((ROOT / "nbs").glob("*.ipynb"))
-    for path in [Path(n).resolve() for n in names]: 
-        run(path)
+    paths = [Path(n).resolve() for n in sys.argv[1:]] or sorted((ROOT / "nbs").glob("*.ipynb"))
+    if len(paths) == 1:
+        run(paths[0])
+    else:
+        failed = [p.name for p in paths if subprocess.run([sys.executable, __file__, p]).returncode]
+        sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
