@@ -442,10 +442,10 @@ def store_of(name: str # a study
     "The store of a study: `results/<name>.jsonl`."
     return Store(results_dir()/f'{name}.jsonl')
 
-# %% ../nbs/45_study.ipynb #97ab0b8f
+# %% ../nbs/45_study.ipynb #9204febc
 SEVEN, SEEDS = ('bce', 'zlpr', 'proto', 'base', 'abalone', 'wreg', 'reg'), (0, 1, 2)
 QUICK = dict( # small enough for seven losses and three seeds within minutes
-    digits=('resnet', dict(epochs=10, lr=1e-2, batch_size=32, encoder=dict(widths=(16, 32, 64)), checkpoints=['last'])),
+    digits=('resnet', dict(epochs=6, lr=1e-2, batch_size=32, encoder=dict(widths=(16, 32, 64)), checkpoints=['last'])),
     docstrings=('bag', dict(epochs=8, lr=5e-3, encoder=dict(size=5000, widths=(128,)), checkpoints=['last'])))
 SMOKE = dict(digits=('resnet', dict(epochs=1, data=dict(n=200), encoder=dict(widths=(8, 16)), probe=dict(epochs=2),
                                     batch_size=16, lr=5e-3, checkpoints=['last'], bootstrap=100)))
