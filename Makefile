@@ -7,6 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NB     ?=
+DATA   := $(and $(MLCL_DATA),$(wildcard $(MLCL_DATA)/mulan))
 
 .PHONY: help env study test site notebooks clean
 
@@ -28,7 +29,8 @@ study: $(STAMP) ## the quick study on the two embedded data sets: train, leaderb
 	@$(MAKE) --no-print-directory site
 
 test: $(STAMP) ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
+	@$(if $(DATA),,echo "MLCL_DATA names no data folder: cells and tests on the real benchmarks are LEFT OUT")
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing $(if $(DATA),--flags data)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 site: $(STAMP) ## the website, into _site/ (real Quarto where it is installed)

@@ -222,8 +222,9 @@ def test_links_to_symbols_without_anchor_are_dropped():
 
 
 def test_readme_is_in_step():
-    text, problems = site.readme()
+    text, pictures, problems = site.readme()
     assert not problems and (ROOT/"README.md").read_text(encoding="utf-8") == text, "run `python tools/site.py readme`"
+    for name, data in pictures.items(): assert (ROOT/name).read_bytes() == data and name in text
     assert text.startswith("<!-- Made from nbs/index.ipynb") and not re.search(r"^:::|\{#|@(fig|eq|tbl)-|<div", text, flags=re.M)
     for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)]+)\)", text): assert (ROOT/link).exists(), f"README links to {link}"
 
@@ -236,7 +237,7 @@ def test_readme_from_a_notebook(tmp_path):
         dict(cell_type=t, id=str(i), metadata={}, source=s, **(dict(outputs=[STREAM], execution_count=None) if t == "code" else {})) for i, (t, s) in enumerate(cells)])
     path = tmp_path/"index.ipynb"
     path.write_text(json.dumps(nb))
-    text, problems = site.readme(path)
+    text, _, problems = site.readme(path)
     assert not problems and "secret" not in text
     for part in ["# A title", "> A subtitle", "Kept text.", "> [!TIP]", "By Equation (1)".replace(" (", "\u00a0("), "(nbs/20_contrast.ipynb)", "``` python\nshown()", "``` text\nfour"]:
         assert part in text

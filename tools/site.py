@@ -290,14 +290,20 @@ def render(out):
 # README.md
 
 def readme(index=NBS/"index.ipynb"):
-    "The text of README.md and the problems found: `index.ipynb` as plain GitHub Markdown, with links to the notebooks."
-    nb, problems = read_nb(index), []
+    "The text of README.md, its pictures and the problems found: `index.ipynb` as plain GitHub Markdown, with links to the notebooks."
+    nb, pictures, problems = read_nb(index), {}, []
     nb.path_ = index
+
+    def picture(label, data, ext):
+        name = f"README_files/{label}.{ext}"
+        pictures[name] = data
+        return name
+
     with chdir(NBS): FilterDefaults()(nb)
-    front, text = markdown(tidy(nb, index), lambda label, data, ext: "index.ipynb", problems)
+    front, text = markdown(tidy(nb, index), picture, problems)
     text = pandoc(f"# {front['title']}\n\n> {front['description']}\n\n{text}", problems, "--to=gfm", "--wrap=preserve")
     text = re.sub(r"\]\((?:\./)?(\w+)\.(ipynb|html)(#[^)]*)?\)", r"](nbs/\1.ipynb)", re.sub(r"^</?div.*>\n+", "", text, flags=re.M))
-    return f"<!-- Made from nbs/index.ipynb by `make notebooks`; edit that. -->\n\n{text.strip()}\n", problems
+    return f"<!-- Made from nbs/index.ipynb by `make notebooks`; edit that. -->\n\n{text.strip()}\n", pictures, problems
 
 
 def main():
@@ -309,10 +315,11 @@ def main():
     parser.add_argument("--check", action="store_true", help="readme: write nothing, fail if README.md is out of step")
     args, path = parser.parse_args(), ROOT/"README.md"
     if args.what == "readme":
-        text, problems = readme()
-        if args.check and (not path.exists() or path.read_text(encoding="utf-8") != text):
-            problems.append("README.md is out of step with nbs/index.ipynb: run `python tools/site.py readme`")
-        if not args.check: path.write_text(text, encoding="utf-8")
+        text, pictures, problems = readme()
+        files = {path: text.encode()} | {ROOT/name: data for name, data in pictures.items()}
+        for file, data in files.items():
+            if not args.check: file.parent.mkdir(exist_ok=True), file.write_bytes(data)
+            elif not file.exists() or file.read_bytes() != data: problems.append(f"{file.name} is out of step with nbs/index.ipynb: run `make notebooks`")
     else:
         problems = build(args.out, not args.plain, args.partial)
         note = "" if shutil.which("quarto") and not args.plain else " by pandoc (Quarto is not installed)"
