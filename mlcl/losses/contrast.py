@@ -160,6 +160,7 @@ class ContrastiveLoss(nn.Module):
         self.temperature = check_number(temperature, 'temperature')
     def weight(self, labels, refs, me): raise NotImplementedError("a contrastive loss defines the rows of W")
     def blocks(self, batch, refs): return [batch], [refs]
+    def count(self, labels): return None # what the sum over anchors is divided by; None: N₊
     def extra_repr(self): return f"temperature={self.temperature:g}"
     def forward(self, embeddings, labels, ref_embeddings=None, ref_labels=None):
         return _forward(self, embeddings, labels, ref_embeddings, ref_labels)
@@ -178,4 +179,4 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
             raise ValueError(f"ref_embeddings: expected {embeddings.shape[1]} columns like embeddings, got {ref_embeddings.shape[1]}")
         refs = Block(ref_embeddings, check_labels(ref_labels, len(ref_embeddings), labels.shape[1], embeddings.device, 'ref_labels'))
     anchors, refs = loss.blocks(batch, refs)
-    return contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion)
+    return contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels))
