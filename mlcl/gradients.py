@@ -14,7 +14,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import no_random
 from .learner import complete, device, make_learner
 from .losses.abalone import spread
-from .losses.contrast import Block, is_self, positions, unit
+from .losses.contrast import Block, check_embeddings, check_labels, is_self, positions, unit
 from .study import content_hash, device_name, rounded, store_of, versions
 
 # %% ../nbs/28_gradients.ipynb #1f94ba76
@@ -35,7 +35,9 @@ def forces(loss, # a `ContrastiveLoss`
            labels: torch.Tensor # (B, L) multi-hot
     ) -> Forces: # anchors and references in the order of `loss.blocks`
     "What a contrastive loss does to every pair of a batch."
-    batch = Block(embeddings, labels.float() if embeddings.dtype != torch.float64 else labels.double())
+    if getattr(loss, 'route', None) != 'embeddings': raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
+    check_embeddings(embeddings)
+    batch = Block(embeddings, check_labels(labels, len(embeddings), loss.n_labels, embeddings.device))
     anchors, refs = loss.blocks(batch, batch)
     dtype, own = torch.promote_types(embeddings.dtype, torch.float32), [positions(a, refs) for a in anchors]
     u, v = (torch.cat([unit(b.embeddings.to(dtype)) for b in bs]) for bs in (anchors, refs))
@@ -66,12 +68,13 @@ def repelled(f: Forces,
     share = ((law < 0) & pos).sum() / pos.sum().clamp(min=1)
     return dict(pairs=int(pos.sum()), share=share.item(), **sums, applied=(parts(force, w)['unwanted'].sum()*f.temperature).item())
 
-# %% ../nbs/28_gradients.ipynb #7bd2d390
-def received(f: Forces) -> dict: # carriers, attraction, wanted, unwanted → (L,), sums over the references that carry the label
-    "What the references of each label receive from all anchors together, in units of weight for an average anchor."
-    widths, ones = [len(r) for r in f.refs], f.weight.new_ones(1, f.weight.shape[1])
-    rows = dict(carriers=ones, **{k: p.sum(0, keepdim=True)*f.temperature for k, p in parts(f.force, f.weight).items()})
-    return {k: sum(spread(m, r) for m, r in zip(row.split(widths, 1), f.refs))[0] for k, row in rows.items()}
+# %% ../nbs/28_gradients.ipynb #704ae557
+def received(f: Forces
+    ) -> dict: # 'instances' and 'prototypes', where they are references → carriers, attraction, wanted, unwanted → (L,)
+    "What the references that carry a label receive, summed over them and over the anchors, in units of weight for an average anchor."
+    rows = dict(carriers=torch.ones_like(f.law[:1]), **{k: p.sum(0, keepdim=True)*f.temperature for k, p in parts(f.force, f.weight).items()})
+    widths, kinds = [len(r) for r in f.refs], ['instances']*(f.n_batch[1] > 0) + ['prototypes']
+    return {kind: {k: spread(row.split(widths, 1)[i], f.refs[i])[0] for k, row in rows.items()} for i, kind in zip(range(len(widths)), kinds)}
 
 # %% ../nbs/28_gradients.ipynb #3bd8b71f
 def _kinds(f):
@@ -101,7 +104,7 @@ class Repulsion(Callback):
         was, model = self.model.training, self.model.eval()
         fs = [forces(self.loss_func, model(*xs).double(), y) for *xs, y in self.batches]
         self.fixed.append(_columns([_kinds(f) for f in fs], np.mean))
-        self.labels.append({k: sum(received(f)[k] for f in fs)/len(fs) for k in received(fs[0])})
+        self.labels.append(_columns([received(f) for f in fs], lambda ts: (sum(ts)/len(ts)).tolist()))
         model.train(was)
 
 # %% ../nbs/28_gradients.ipynb #06a7d391
@@ -119,8 +122,7 @@ def observe(ds, # the data set
         watch = Repulsion([tuple(t[i].to(device()) for t in (*learn.inputs['train'], y)) for i in cuts])
         learn.remove_cbs(ProgressCallback); learn.add_cb(watch)
         with learn.no_logging(): learn.fit(complete(settings)['epochs'])
-    ends = [{k: v.tolist() for k, v in watch.labels[i].items()} for i in (0, -1)]
-    return dict(description=repr(learn.model.loss), series=dict(fixed=_columns(watch.fixed), training=_columns(watch.moving)), labels=dict(zip(('start', 'end'), ends)),
+    return dict(description=repr(learn.model.loss), series=dict(fixed=_columns(watch.fixed), training=_columns(watch.moving)), labels=dict(start=watch.labels[0], end=watch.labels[-1]),
                 history=learn.monitor.history, data_sha256=ds.sha256, seconds=time.perf_counter() - start)
 
 # %% ../nbs/28_gradients.ipynb #c54c8b91
