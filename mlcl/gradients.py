@@ -12,8 +12,8 @@ import numpy as np, torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import no_random
+from .labels import spread
 from .learner import complete, device, make_learner
-from .losses.abalone import spread
 from .losses.contrast import Block, check_embeddings, check_labels, is_self, positions, unit
 from .study import content_hash, device_name, rounded, store_of, versions
 

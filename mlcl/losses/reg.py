@@ -7,9 +7,8 @@ __all__ = ['equal_weight', 'overlap_strength', 'reg_weight', 'RegLoss']
 
 # %% ../../nbs/27_reg.ipynb #9b8b228e
 import torch
-from ..labels import OneHot, intersection, sizes
+from ..labels import OneHot, counts, intersection, sizes, spread
 from .contrast import check_number, drop_self, rows_to_one
-from .abalone import spread
 from .proto import PrototypeLoss
 
 # %% ../../nbs/27_reg.ipynb #819874b4
@@ -19,7 +18,7 @@ def equal_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are p
     ) -> list: # one (b, M_k) matrix for each block
     "W of REG for α = 0: every label of an anchor has the same mass, shared equally by its positives."
     if isinstance(labels, OneHot): return rows_to_one(drop_self([intersection(labels, r) for r in refs], me))
-    n = sum(spread(labels.new_ones(1, len(r)), r) for r in refs) - labels * (me >= 0)[:, None]
+    n = sum(counts(r) for r in refs) - labels * (me >= 0)[:, None]
     q = labels / n.masked_fill(n == 0, torch.inf) / sizes(labels).clamp(min=1)[:, None]
     return drop_self([intersection(q, r) for r in refs], me)
 
@@ -59,9 +58,10 @@ class RegLoss(PrototypeLoss):
                  dim: int, # embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
-                 regularize: bool = True # False gives WREG, with the usual repulsion between positives
+                 regularize: bool = True, # False gives WREG, with the usual repulsion between positives
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
                 ):
-        super().__init__(n_labels, dim, temperature)
+        super().__init__(n_labels, dim, temperature, **scale)
         self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', positive=False), bool(regularize)
     def blocks(self, batch, refs): p = self.prototype_block(); return [batch, p], [refs, p]
     def weight(self, labels, refs, me): return reg_weight(labels, refs, me, self.alpha)
