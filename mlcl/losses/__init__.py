@@ -26,8 +26,9 @@ class WregLoss(RegLoss):
                  n_labels: int, # number of labels L
                  dim: int, # embedding size D
                  temperature: float = .1, # τ > 0
-                 alpha: float = 0. # exponent of the overlap
-                ): super().__init__(n_labels, dim, temperature, alpha, regularize=False)
+                 alpha: float = 0., # exponent of the overlap
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                ): super().__init__(n_labels, dim, temperature, alpha, regularize=False, **scale)
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
 LOSSES = dict(bce=BCELoss, zlpr=ZLPRLoss, proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
@@ -51,4 +52,6 @@ def make_loss(name: str, # a name in `LOSSES`
 # %% ../../nbs/29_losses.ipynb #23c26435
 def _settings(cls):
     "Names of the arguments that a loss of this study takes; torch's own are not ours to set."
-    return {} if cls is BCELoss else {k: p for k, p in inspect.signature(cls).parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD}
+    if cls is BCELoss: return {}
+    mine = {k: p for k, p in inspect.signature(cls).parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD}
+    return {**mine, **inspect.signature(ContrastiveLoss).parameters} if issubclass(cls, ContrastiveLoss) else mine
