@@ -6,15 +6,13 @@
 __all__ = ['MulSupConLoss']
 
 # %% ../../nbs/24_mulsupcon.ipynb #dfccbcab
-import torch
-from ..labels import intersection
-from .abalone import spread
+from ..labels import counts, intersection
 from .contrast import ContrastiveLoss, drop_self
 
 # %% ../../nbs/24_mulsupcon.ipynb #bad87ca1
 class MulSupConLoss(ContrastiveLoss):
     "MulSupCon (Zhang & Wu, AAAI 2024), within a batch: a SupCon term for each label of each anchor, mean over these; arguments as `ContrastiveLoss`."
     def weight(self, labels, refs, me):
-        n = sum(spread(labels.new_ones(1, len(r)), r) for r in refs) - labels * (me >= 0)[:, None]
-        return drop_self([intersection(labels / n.masked_fill(n == 0, torch.inf), r) for r in refs], me)
+        n = sum(counts(r) for r in refs) - (me >= 0).float()[:, None]
+        return drop_self([intersection(labels / n.clamp(min=1), r) for r in refs], me)
     def count(self, labels): return labels.sum().item()

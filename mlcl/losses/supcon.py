@@ -15,9 +15,10 @@ class SupConLoss(ContrastiveLoss):
     "SupCon (Khosla et al. 2020), −(1/|P(i)|) Σ log σ over the positives of each anchor, mean over anchors that have one."
     def __init__(self,
                  temperature: float = .1, # τ > 0
-                 positives: str = 'any' # 'any': one label in common; 'all': the same label set
+                 positives: str = 'any', # 'any': one label in common; 'all': the same label set
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
                 ):
-        super().__init__(temperature)
+        super().__init__(temperature, **scale)
         if positives not in ('any', 'all'): raise ValueError(f"positives: expected 'any' or 'all', got {positives!r}")
         self.positives = positives
     def weight(self, labels, refs, me):
@@ -28,11 +29,13 @@ class SupConLoss(ContrastiveLoss):
 # %% ../../nbs/22_supcon.ipynb #860d9f26
 class SupConAnyLoss(SupConLoss):
     "`SupConLoss` in which one label in common makes a positive."
-    def __init__(self, temperature: float = .1 # τ > 0
-                ): super().__init__(temperature, 'any')
+    def __init__(self, temperature: float = .1, # τ > 0
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                ): super().__init__(temperature, 'any', **scale)
 
 # %% ../../nbs/22_supcon.ipynb #7d00f480
 class SupConAllLoss(SupConLoss):
     "`SupConLoss` in which only the same label set makes a positive."
-    def __init__(self, temperature: float = .1 # τ > 0
-                ): super().__init__(temperature, 'all')
+    def __init__(self, temperature: float = .1, # τ > 0
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                ): super().__init__(temperature, 'all', **scale)
