@@ -12,7 +12,10 @@ from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
 from .bce import BCELoss
 from .zlpr import ZLPRLoss
 from .proto import PrototypeLoss
+from .supcon import SupConLoss, SupConAnyLoss, SupConAllLoss
 from .base import JaccardSupConLoss
+from .mulsupcon import MulSupConLoss
+from .simdis import SimilarityDissimilarityLoss
 from .abalone import AbaloneLoss
 from .reg import RegLoss
 
@@ -28,7 +31,8 @@ class WregLoss(RegLoss):
                 ): super().__init__(n_labels, dim, temperature, alpha, regularize=False, **scale)
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
-LOSSES = dict(bce=BCELoss, zlpr=ZLPRLoss, proto=PrototypeLoss, base=JaccardSupConLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
+LOSSES = dict(bce=BCELoss, zlpr=ZLPRLoss, proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
+              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
 
 # %% ../../nbs/29_losses.ipynb #4cc204aa
 def make_loss(name: str, # a name in `LOSSES`
