@@ -19,7 +19,7 @@ F64 = torch.float64
 
 def make(name, n_labels, dim=4, **settings):
     torch.manual_seed(1)
-    return make_loss(name, n_labels, dim, **settings).double()
+    return make_loss(name, n_labels, dim, label_counts=range(1, n_labels + 1), n_instances=20, **settings).double()
 
 
 def data(name, y, dim=4, seed=0):
@@ -215,7 +215,7 @@ def test_bad_input_names_the_argument(name, case):
 def test_bad_logits_name_the_argument(name):
     for argument, (x, y) in {"logits": (torch.zeros(3), torch.zeros(3)), "labels": (torch.zeros(2, 3), torch.zeros(2, 4))}.items():
         with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
-            make_loss(name, 3, 4)(x, y)
+            make(name, 3)(x, y)
 
 
 @pytest.mark.parametrize("settings", [dict(temperature=0), dict(temperature=-1.0), dict(temperature="a"), dict(temperature=math.inf),
