@@ -13,10 +13,14 @@ from torch.autograd.function import once_differentiable
 # %% ../../nbs/30_tiles.ipynb #75026cff
 def unit_and_norm(x # (n, D) float32 or float64
     ) -> tuple: # rows of length 1 (zero rows stay zero); their lengths (n, 1), infinite for zero rows
-    "Rows scaled to unit length; squares are summed in float64, where those of float32 neither overflow nor vanish."
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)
-    norm.masked_fill_(norm == 0, torch.inf)
-    return x / norm, norm
+    "Rows scaled to unit length; by way of their largest entry where squares might overflow or vanish."
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    if 1e-15 < norm.min() and norm.max() < 1e15: return x / norm, norm
+    top = x.abs().amax(1, keepdim=True)
+    top.masked_fill_(top == 0, torch.inf)
+    x = x / top
+    inner = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=.5)
+    return x / inner, inner * top
 
 # %% ../../nbs/30_tiles.ipynb #230026b7
 def row_gradient(s, # (b, M) scaled scores s/τ, the anchor's own entry at −1e30; overwritten
@@ -85,7 +89,8 @@ def _tile(job, k, i, s, out):
     "One tile of anchors of block `k`, from row `i`: hide their own entries, make the rows of W, differentiate."
     me, labels = job.me[k], job.labels[k]
     if len(s) < len(me): me, labels = me[i:i + len(s)], labels[i:i + len(s)]
-    w = torch.cat(job.weight(labels, job.sets, me), 1).to(s.dtype)
+    w = job.weight(labels, job.sets, me)
+    w = (torch.cat(w, 1) if len(w) > 1 else w[0]).to(s.dtype)
     if job.starts[k] < job.m: s.scatter_(1, me[:, None], -1e30)
     elif job.given: s[me >= 0, me[me >= 0]] = -1e30
     return row_gradient(s, w, job.log_mult, job.drop_repulsion, out)
@@ -97,9 +102,9 @@ class Tiled(torch.autograd.Function):
     def forward(ctx, job, x):
         need, t, n = job.grad and ctx.needs_input_grad[1], job.temperature, sum(map(len, job.labels))
         u, norm = unit_and_norm(x)
-        v, d, value, found = u[:job.m], torch.zeros_like(u) if need else None, 0., 0
         step, keep = sizes_of(n, job.m, job.tile, x.device.type)
         keep = keep and need and n == job.m == len(x)
+        v, d, value, found = u[:job.m], torch.empty_like(u) if keep else torch.zeros_like(u), 0., 0
         s, g = x.new_empty(step, job.m), x.new_empty(n if keep else step, job.m)
         for k, i, rows in _tiles(job, step):
             a, out = u[rows], g[rows] if keep else g[:rows.stop - rows.start]
