@@ -17,9 +17,12 @@ def equal_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are p
                  me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block
     "W of REG for α = 0: every label of an anchor has the same mass, shared equally by its positives."
-    if isinstance(labels, OneHot): return rows_to_one(drop_self([intersection(labels, r) for r in refs], me))
-    n = sum(counts(r) for r in refs) - labels * (me >= 0)[:, None]
-    q = labels / n.masked_fill(n == 0, torch.inf) / sizes(labels).clamp(min=1)[:, None]
+    n = sum(counts(r) for r in refs)
+    if isinstance(labels, OneHot):
+        d = n[labels.idx] - (me >= 0).to(n.dtype)
+        return drop_self([intersection(labels, r) / d.masked_fill(d == 0, 1)[:, None] for r in refs], me)
+    d = (n - (me >= 0)[:, None].to(n.dtype)).clamp(min=1)
+    q = labels / (d * sizes(labels).clamp(min=1)[:, None])
     return drop_self([intersection(q, r) for r in refs], me)
 
 # %% ../../nbs/27_reg.ipynb #88faa98b
