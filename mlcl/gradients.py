@@ -37,6 +37,7 @@ def forces(loss, # a `ContrastiveLoss`
     "What a contrastive loss does to every pair of a batch."
     if getattr(loss, 'route', None) != 'embeddings': raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
     check_embeddings(embeddings)
+    if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
     batch = Block(embeddings, check_labels(labels, len(embeddings), loss.n_labels, embeddings.device))
     anchors, refs = loss.blocks(batch, batch)
     dtype, own = torch.promote_types(embeddings.dtype, torch.float32), [positions(a, refs) for a in anchors]
