@@ -139,7 +139,7 @@ def union(a: Tensor | OneHot, # label sets (n, L)
           b: Tensor | OneHot # label sets (m, L)
     ) -> Tensor: # (n, m), number of labels in either set
     "Number of labels in the union of each row of `a` with each row of `b`."
-    return sizes(a)[:, None] + sizes(b) - intersection(a, b)
+    return (sizes(a)[:, None] + sizes(b)).sub_(intersection(a, b))
 
 # %% ../nbs/01_labels.ipynb #7ec514ba
 def jaccard(a: Tensor | OneHot, # label sets (n, L)
@@ -147,7 +147,7 @@ def jaccard(a: Tensor | OneHot, # label sets (n, L)
     ) -> Tensor: # (n, m), in [0, 1]; 0 where both sets are empty
     "Jaccard similarity of each row of `a` with each row of `b`."
     shared = intersection(a, b)
-    return shared / (sizes(a)[:, None] + sizes(b) - shared).clamp(min=1)
+    return shared / (sizes(a).clamp(min=1)[:, None] + sizes(b)).sub_(shared)
 
 # %% ../nbs/01_labels.ipynb #f286b354
 def coverage(a: Tensor | OneHot, # label sets (n, L)

@@ -181,7 +181,7 @@ def test_products_in_bfloat16(name, tile):
 
 
 def test_a_whole_matrix_is_kept_only_while_it_is_small():
-    assert sizes_of(1000, 1000, None, "cpu") == (1000, True) and sizes_of(5000, 5000, None, "cpu")[1] is False
+    assert sizes_of(1000, 1000, None, "cpu") == (524, True) and sizes_of(5000, 5000, None, "cpu")[1] is False
     assert sizes_of(1000, 1000, 7, "cpu") == (7, False) and sizes_of(10, 10**9, None, "cpu")[0] == 10
     assert sizes_of(10**5, 10**5, None, "cuda") == (2**26 // 10**5, False)
 

@@ -10,9 +10,15 @@ import inspect
 from torch import nn
 from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
 from .bce import BCELoss
+from .focal import AsymmetricLoss, FocalLoss
 from .zlpr import ZLPRLoss
+from .twoway import TwoWayLoss
+from .db import DistributionBalancedLoss
 from .proto import PrototypeLoss
+from .supcon import SupConLoss, SupConAnyLoss, SupConAllLoss
 from .base import JaccardSupConLoss
+from .mulsupcon import MulSupConLoss
+from .simdis import SimilarityDissimilarityLoss
 from .abalone import AbaloneLoss
 from .reg import RegLoss
 
@@ -28,18 +34,21 @@ class WregLoss(RegLoss):
                 ): super().__init__(n_labels, dim, temperature, alpha, regularize=False, **scale)
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
-LOSSES = dict(bce=BCELoss, zlpr=ZLPRLoss, proto=PrototypeLoss, base=JaccardSupConLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
+LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, zlpr=ZLPRLoss, twoway=TwoWayLoss, db=DistributionBalancedLoss,
+              proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
+              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
 
 # %% ../../nbs/29_losses.ipynb #4cc204aa
 def make_loss(name: str, # a name in `LOSSES`
               n_labels: int, # number of labels L
               dim: int, # embedding size D (losses on logits do not need it)
-              label_counts=None, # (L,) training frequencies, for losses that weigh by them
+              label_counts=None, # (L,) number of training instances with each label, for losses that weigh by it
+              n_instances: int = None, # number of training instances N, likewise
               **settings # settings of the loss: temperature, alpha, beta …
     ) -> nn.Module: # the loss; `.route` says whether it takes 'logits' or 'embeddings'
     "Make a loss by name."
     if name not in LOSSES: raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
-    given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts)
+    given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts, n_instances=n_instances)
     takes = _settings(LOSSES[name])
     unknown = set(settings) - set(takes) | set(settings) & set(given)
     if unknown: raise ValueError(f"settings: expected for {name} {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")

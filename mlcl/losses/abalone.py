@@ -18,11 +18,10 @@ def abalone_weight(labels, # (b, L) multi-hot
                    me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block; rows sum to 1 over all blocks
     "W of ABALONE: every label of an anchor has the same mass, shared by its prototype (1) and its instances (1/|union|)."
-    m = drop_self([labels.new_ones(len(labels), len(r)) if isinstance(r, OneHot)
-                   else 1 / union(labels, r).clamp(min=1) for r in refs], me)
+    m = drop_self([labels.new_ones(len(labels), len(r)) if isinstance(r, OneHot) else union(labels, r).clamp_(min=1).reciprocal_() for r in refs], me)
     d = sum(spread(mk, r) for mk, r in zip(m, refs))
-    q = labels / d.masked_fill(d == 0, 1)
-    return [mk * intersection(q, r) / sizes(labels).clamp(min=1)[:, None] for mk, r in zip(m, refs)]
+    q = labels / (d.masked_fill(d == 0, 1) * sizes(labels).clamp(min=1)[:, None])
+    return [mk * intersection(q, r) for mk, r in zip(m, refs)]
 
 # %% ../../nbs/26_abalone.ipynb #8f866d2b
 class AbaloneLoss(PrototypeLoss):

@@ -8,6 +8,7 @@ __all__ = ['Block', 'unit', 'is_self', 'drop_self', 'rows_to_one', 'NoPositivesW
 
 # %% ../../nbs/20_contrast.ipynb #e718528d
 import math, warnings
+from itertools import accumulate
 from typing import NamedTuple, Union
 import torch
 from torch import nn, Tensor
@@ -93,15 +94,16 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
     ) -> tuple: # the sum over the anchors; N₊
     "The loss before it is divided."
     with torch.autocast(refs[0].embeddings.device.type, enabled=False):
-        starts = [None if me else start_of(a, refs) for a in anchors]
-        outside = [a.embeddings for a, i in zip(anchors, starts) if i is None]
-        x = torch.cat([b.embeddings for b in refs]) if len(refs) > 1 else refs[0].embeddings
-        dtype = torch.promote_types(torch.float32, max([x, *outside], key=lambda e: e.dtype.itemsize).dtype)
-        log_mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult, dtype=dtype) for b in refs]) if any(b.log_mult for b in refs) else None
+        known = [None if me else start_of(a, refs) for a in anchors]
+        rows = [*refs, *(a for a, i in zip(anchors, known) if i is None)]
+        x, ends = torch.cat([b.embeddings for b in rows]), [*accumulate(len(b.embeddings) for b in rows)]
+        if x.dtype in (torch.float16, torch.bfloat16): x = x.float()
+        outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
+        mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult) for b in refs]) if any(b.log_mult for b in refs) else None
         sets = [b.labels if isinstance(b.labels, OneHot) else MultiHot(b.labels) for b in refs]
-        me = me or [positions(a, refs) for a in anchors]
-        job = Job(weight, [a.labels for a in anchors], sets, me, starts, log_mult, temperature, drop_repulsion, tile, product, torch.is_grad_enabled())
-        return Tiled.apply(job, x.to(dtype), *(o.to(dtype) for o in outside))
+        job = Job(weight, [a.labels for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
+                  [next(outside) if i is None else i for i in known], m, mult, temperature, drop_repulsion, tile, product, torch.is_grad_enabled())
+        return Tiled.apply(job, x)
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
 def start_of(block: Block, # of anchors
@@ -128,7 +130,8 @@ def check_embeddings(x, # what should be a (n, D) tensor
     if not isinstance(x, Tensor) or x.ndim != 2 or 0 in x.shape or not x.is_floating_point():
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name}: expected a floating tensor of shape (n, D) with n, D >= 1, got {got}")
-    if not x.detach().sum().isfinite() and not x.isfinite().all(): raise ValueError(f"{name}: expected finite numbers, got {(~x.isfinite()).sum()} NaN or infinite of {x.numel()}")
+    if not math.isfinite(x.detach().sum()) and not x.isfinite().all():
+        raise ValueError(f"{name}: expected finite numbers, got {(~x.isfinite()).sum()} NaN or infinite of {x.numel()}")
 
 # %% ../../nbs/20_contrast.ipynb #9fbe72fa
 def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
@@ -145,7 +148,7 @@ def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
     if labels.ndim == 1: labels = _from_indices(labels, n_labels, name)
     if labels.shape[1] == 0 or labels.shape[1] != (n_labels or labels.shape[1]):
         raise ValueError(f"{name}: expected {n_labels or 'at least 1'} label columns, got {labels.shape[1]}")
-    if labels.dtype != torch.bool and (labels*(labels - 1)).any(): raise ValueError(f"{name}: expected only 0 and 1, got {labels[(labels != 0) & (labels != 1)][0].item()}")
+    if not torch.equal(labels, labels.bool().to(labels.dtype)): raise ValueError(f"{name}: expected only 0 and 1, got {labels[(labels != 0) & (labels != 1)][0].item()}")
     return labels if labels.dtype == torch.float64 else labels.float()
 
 # %% ../../nbs/20_contrast.ipynb #79bb5b23

@@ -30,8 +30,9 @@ class PrototypeLoss(ContrastiveLoss):
                 ):
         super().__init__(temperature, **scale)
         self.n_labels, self.dim = check_count(n_labels, 'n_labels'), check_count(dim, 'dim')
+        self.own = OneHot(self.n_labels) # their label sets
         self.prototypes = nn.Parameter(torch.randn(n_labels, dim) / dim**.5)
-    def prototype_block(self): return Block(self.prototypes, OneHot(self.n_labels).to(self.prototypes.device))
+    def prototype_block(self): return Block(self.prototypes, self.own.to(self.prototypes.device))
     def blocks(self, batch, refs): return [batch], [self.prototype_block()]
     def weight(self, labels, refs, me): return proto_weight(labels, refs, me)
     def extra_repr(self): return f"n_labels={self.n_labels}, dim={self.dim}, {super().extra_repr()}"
