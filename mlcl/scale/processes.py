@@ -39,7 +39,8 @@ def join(x: Tensor, # (B, D) rows of this process
     "The rows of all processes, with gradient."
     shapes = torch.zeros(world(), 2, dtype=torch.long, device=x.device)
     shapes[dist.get_rank()] = torch.tensor(x.shape)
-    (sizes, columns), before = Sum.apply(shapes).T.tolist(), sum(Sum.apply(shapes)[:dist.get_rank(), 0].tolist())
+    sizes, columns = Sum.apply(shapes).T.tolist()
+    before = sum(sizes[:dist.get_rank()])
     if len(set(columns)) > 1: raise ValueError(f"{name}: expected equally many columns in all processes, got {columns}")
     return Sum.apply(F.pad(x, (0, 0, before, sum(sizes) - before - len(x)))), before
 
@@ -91,7 +92,8 @@ def value_and_gradients(loss: nn.Module, # a contrastive loss
     ) -> list: # arrays: value, gradient by x of this process, gradients by the parameters of the loss, then of the model
     "What this process gets from `backward`; without a process group, on all parts joined."
     (x, y), (loss, model) = parts[dist.get_rank()] if world() > 1 else map(torch.cat, zip(*parts)), copy.deepcopy((loss, model))
-    net, x = DistributedDataParallel(model) if model and world() > 1 else model, x.clone().requires_grad_()
-    value = Gathered(loss)(net(x) if net else x, y)
+    x, encode = x.clone().requires_grad_(), model or nn.Identity()
+    if model and world() > 1: encode = DistributedDataParallel(model)
+    value = Gathered(loss)(encode(x), y)
     value.backward()
     return [t.detach().numpy() for t in (value, x.grad, *(p.grad for m in (loss, model) if m for p in m.parameters()))]
