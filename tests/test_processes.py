@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from mlcl.checks import label_batches, random_labels
 from mlcl.losses import LOSSES, NoPositivesWarning, make_loss
-from mlcl.scale.processes import Gathered, Sum, in_processes, join, value_and_gradients, world
+from mlcl.scale.processes import Gathered, in_processes, join, value_and_gradients, world
 from mlcl.scale.queue import LabelQueue, WithQueue
 
 F64 = torch.float64
@@ -125,6 +125,11 @@ def refused(loss, parts):
     except ValueError as e: return str(e)
 
 
+def rows_in_order(parts):
+    x, before = join(parts[dist.get_rank()][0])
+    return x.tolist(), before
+
+
 def scores(loss, parts):
     "Rows and columns of the largest matrix of weights that a process makes."
     shapes, weight = [], loss.weight
@@ -144,7 +149,7 @@ def pair():
     base, reg = make_loss('base', 5, 4).double(), make_loss('reg', 5, 4).double()
     lonely, shared = [(x[:2], eye[:2]), (x[2:], eye[2:4])], [(x[:2], eye[:2]), (x[2:], eye[:2])]
     cases = dict(steps=('steps', a, reg), queue=('with_queue', reg, a, b), lonely=('warned', base, lonely), shared=('warned', base, shared),
-                 empty=('warned', reg, [(p, q*0) for p, q in a]), scores=('scores', reg, a),
+                 empty=('warned', reg, [(p, q*0) for p, q in a]), scores=('scores', reg, a), order=('rows_in_order', a),
                  columns=('refused', base, [(x, eye[:4]), (x[:, :3], eye[:4])]), labels=('refused', base, [(x, eye[:4]), (x, eye[:4, :4])]),
                  dim=('refused', reg, [(x[:, :3], eye[:4])]*2)) | {f'refs {k}': ('with_references', make_loss(k, 5, 4).double(), a, b) for k in NAMES}
     return cases, dict(zip(cases, zip(*in_processes(dispatch, 2, list(cases.values())))))
@@ -181,6 +186,12 @@ def test_everybody_raises(pair):
     assert out['columns'] == ('embeddings: expected equally many columns in all processes, got [4, 3]',)*2
     assert out['labels'] == ('labels: expected equally many columns in all processes, got [5, 4]',)*2
     assert out['dim'] == ('embeddings: expected 4 columns, got 3',)*2
+
+
+def test_rows_are_in_the_order_of_ranks(pair):
+    cases, out = pair
+    parts = cases['order'][1]
+    assert out['order'] == ((torch.cat([p[0] for p in parts]).tolist(), 0), (torch.cat([p[0] for p in parts]).tolist(), 1))
 
 
 def test_each_row_once(pair):
