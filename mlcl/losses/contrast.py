@@ -202,6 +202,7 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     "Check the inputs, make the blocks, call the core."
     check_embeddings(embeddings)
     if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
+    if any(p.device != embeddings.device for p in loss.parameters()): raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
     labels = check_labels(labels, len(embeddings), loss.n_labels, embeddings.device)
     batch = refs = Block(embeddings, labels)
     if (ref_embeddings is None) != (ref_labels is None): raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")
