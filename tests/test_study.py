@@ -1,5 +1,5 @@
 "Experiments, the store under crashes and concurrency, and the runner under kill -9. Training is real where the name says so."
-import json, multiprocessing, os, random, signal, subprocess, sys, time, warnings
+import gzip, json, multiprocessing, os, random, signal, subprocess, sys, time, warnings
 from collections import Counter
 from pathlib import Path
 import numpy as np
@@ -64,10 +64,11 @@ def test_bad_experiments(args, said):
     with pytest.raises(ValueError, match=said): Experiment(*args)
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (3, 7), (100, 983)])
-def test_pack(shape):
-    y = np.random.default_rng(0).random(shape) < .1
-    assert (unpack(pack(y)) == y).all() and unpack(pack(y)).dtype == np.uint8
+@pytest.mark.parametrize('n', [1, 2, 100])
+def test_pack(n):
+    v = np.random.default_rng(n).normal(.4, .02, n)
+    assert np.abs(unpack(pack(v)) - v).max() <= max(np.abs(v - v.mean()).max()/250, 1e-7)
+    assert (unpack(pack(np.full(5, .25))) == .25).all() and (unpack([.1, .2]) == [.1, .2]).all()
 
 
 # ---- the store
@@ -143,20 +144,59 @@ def test_disk_full(store, monkeypatch):
     assert store.path.read_bytes() == raw
 
 
+# ---- the compressed store
+
+@pytest.fixture
+def packed(tmp_path): return Store(tmp_path/'t.jsonl.gz')
+
+
+def test_packed_store_is_gzip_of_the_plain_one(store, packed):
+    for r in 'abc': assert store.append(records(r, pad='x'*500)) and packed.append(records(r, pad='x'*500)) and not packed.append(records(r))
+    assert gzip.decompress(packed.path.read_bytes()) == store.path.read_bytes() and packed.read() == store.read()
+    assert packed.path.stat().st_size < store.path.stat().st_size/3
+
+
+def test_packed_end_cut_anywhere(packed):
+    packed.append(records('a'))
+    n = packed.path.stat().st_size
+    packed.append(records('b'))
+    raw = packed.path.read_bytes()
+    for cut in range(n + 1, len(raw)):
+        packed.path.write_bytes(raw[:cut])
+        with pytest.warns(UserWarning, match='t.jsonl.gz.broken'): assert [r['run'] for r in Store(packed.path).read()] == ['a']*3
+        assert packed.path.read_bytes() == raw[:n]
+    assert packed.append(records('b')) and packed.path.read_bytes() == raw
+
+
+def test_packed_damage(packed):
+    packed.append(records('a')), packed.append(records('b'))
+    raw = packed.path.read_bytes()
+    at = raw.index(study.HEAD, 1)
+    for i in (3, 20, at - 5): # in the first member: refused, and nothing is touched
+        bad = raw[:i] + bytes([raw[i] ^ 8]) + raw[i+1:]
+        packed.path.write_bytes(bad)
+        with pytest.raises(ValueError, match='t.jsonl.gz, member 1: damaged'): Store(packed.path).append(records('c'))
+        assert packed.path.read_bytes() == bad
+    packed.path.write_bytes(raw[:-5] + b'\0' + raw[-4:]) # in the last: set aside
+    with pytest.warns(UserWarning, match='broken'): assert len(Store(packed.path).read()) == 3
+
+
+@pytest.mark.parametrize('end', ['', '.gz'])
+def test_four_processes_append(tmp_path, end):
+    ctx, path = multiprocessing.get_context('spawn'), tmp_path/f't.jsonl{end}'
+    ps = [ctx.Process(target=hammer, args=(path, k)) for k in range(4)]
+    for p in ps: p.start()
+    for p in ps: p.join()
+    raw = path.read_bytes()
+    lines = [json.loads(l) for l in (gzip.decompress(raw) if end else raw).splitlines()]
+    assert all(p.exitcode == 0 for p in ps) and len(lines) == 125 == len({r['id'] for r in lines})
+    for i in range(0, 125, 5): assert len({r['run'] for r in lines[i:i+5]}) == 1
+
+
 def hammer(path, k):
     s, order = Store(path), [f'run{i}' for i in range(25)]
     random.Random(k).shuffle(order)
     for r in order: s.append(records(r, 5, pad='x'*3000))
-
-
-def test_four_processes_append(store):
-    ctx = multiprocessing.get_context('spawn')
-    ps = [ctx.Process(target=hammer, args=(store.path, k)) for k in range(4)]
-    for p in ps: p.start()
-    for p in ps: p.join()
-    lines = [json.loads(l) for l in store.path.read_text().splitlines()]
-    assert all(p.exitcode == 0 for p in ps) and len(lines) == 125 == len({r['id'] for r in lines})
-    for i in range(0, 125, 5): assert len({r['run'] for r in lines[i:i+5]}) == 1
 
 
 # ---- the runner
@@ -237,7 +277,7 @@ def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
     failed, = store.failed().values()
     assert failed['run'] == runs[0].id and failed['error']['kind'] == 'TrainingFailed' and 'epoch' in failed['error']['message']
     r = store.records(readout='probe1', split='test')[0]
-    assert DESIGN <= r.keys() and unpack(r['predictions']).shape == (40, 10) and len(r['per_label_f1']) == 10
+    assert DESIGN <= r.keys() and unpack(r['replicates']['macro_f1']).shape == (100,) and len(r['per_label_f1']) == 10
     assert r['metrics']['macro_f1_lo'] <= r['metrics']['macro_f1'] <= r['metrics']['macro_f1_hi']
     assert sum('history' in r for r in store.read()) == 1
 
