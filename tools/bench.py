@@ -5,7 +5,7 @@ import datetime
 import json
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -199,11 +199,18 @@ def measure(kind, b, n_labels, d):
     loss = make_loss("reg", n_labels, d, **({} if kind == "definition" else dict(tile=None if kind == "auto" else int(kind)))).to(DEVICE)
     f = (lambda l, x, y: definition(l, x, y).backward()) if kind == "definition" else (lambda l, x, y: l(x, y).backward())
     f(loss, x[:32], y[:32])
-    rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    before, start = rss(), time.perf_counter()
+    before, start = resident(reset=True), time.perf_counter()
     f(loss, x, y)
     sync()
-    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else rss() - before, seconds=time.perf_counter() - start)))
+    seconds = time.perf_counter() - start
+    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before, seconds=seconds)))
+
+
+def resident(reset=False):
+    "Peak of the resident memory since it was last reset, in MiB (Linux)."
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def size():

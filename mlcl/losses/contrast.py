@@ -100,9 +100,10 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
         if x.dtype in (torch.float16, torch.bfloat16): x = x.float()
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
         mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult) for b in refs]) if any(b.log_mult for b in refs) else None
+        wide = 1/temperature + max(abs(b.log_mult) for b in refs) > 30
         sets = [b.labels if isinstance(b.labels, OneHot) else MultiHot(b.labels) for b in refs]
         job = Job(weight, [a.labels for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
-                  [next(outside) if i is None else i for i in known], m, mult, temperature, drop_repulsion, tile, product, torch.is_grad_enabled())
+                  [next(outside) if i is None else i for i in known], m, mult, temperature, wide, drop_repulsion, tile, product, torch.is_grad_enabled())
         return Tiled.apply(job, x)
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
