@@ -13,23 +13,28 @@ from torch.autograd.function import once_differentiable
 # %% ../../nbs/30_tiles.ipynb #75026cff
 def unit_and_norm(x # (n, D) float32 or float64
     ) -> tuple: # rows of length 1 (zero rows stay zero); their lengths (n, 1), infinite for zero rows
-    "Rows scaled to unit length; squares are summed in float64, where those of float32 neither overflow nor vanish."
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)
-    norm.masked_fill_(norm == 0, torch.inf)
-    return x / norm, norm
+    "Rows scaled to unit length; by way of their largest entry where squares might overflow or vanish."
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    if 1e-15 < norm.min() and norm.max() < 1e15: return x / norm, norm
+    top = x.abs().amax(1, keepdim=True)
+    top.masked_fill_(top == 0, torch.inf)
+    x = x / top
+    inner = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=.5)
+    return x / inner, inner * top
 
 # %% ../../nbs/30_tiles.ipynb #230026b7
 def row_gradient(s, # (b, M) scaled scores s/τ, the anchor's own entry at −1e30; overwritten
                  w, # (b, M) rows of W
                  log_mult, # (M,) log β, or None where all are 0
                  drop_repulsion: bool, # REG's gate
-                 out # (b, M) memory for the derivative
+                 out, # (b, M) memory for the derivative
+                 wide: bool = True # could e^s leave the range of the number format?
     ) -> tuple: # sum of the losses (float64), number of rows with a positive; `out` holds ∂L/∂(s/τ)
     "Value and derivative of some rows of the core's loss, in place."
-    if log_mult is None: top, p = s.amax(1, keepdim=True), s
-    else: p = torch.add(s, log_mult, out=out); top = p.amax(1, keepdim=True)
-    p = torch.sub(p, top, out=out).exp_()
-    z, mass = p.sum(1, keepdim=True), w.sum(1, keepdim=True)
+    p = s if log_mult is None else torch.add(s, log_mult, out=out)
+    top = p.amax(1, keepdim=True) if wide else 0.
+    p = torch.sub(p, top, out=out).exp_() if wide else torch.exp(p, out=out)
+    z, mass = p.sum(1, keepdim=True).clamp_(min=1e-30), w.sum(1, keepdim=True)
     p.mul_(mass / z)
     t = torch.maximum(w, p).mul_(w > 0) if drop_repulsion else w
     value = mass * (top + z.log_()) - s.mul_(t).sum(1, keepdim=True)
@@ -54,8 +59,8 @@ def sizes_of(n: int, # number of anchors
              tile: int, # rows asked for, or None
              device: str # 'cpu', 'cuda', …
     ) -> tuple: # rows of a tile; whether the derivatives may be kept as one (n, M) matrix
-    "Tiles whose numbers stay in cache on a CPU or take 256 MB on a GPU, and no N×M matrix beyond 64 MB (CPU) or 1 GB."
-    cache, most = (2**19, 2**24) if device == 'cpu' else (2**26, 2**28)
+    "Tiles whose numbers stay in cache on a CPU or take 256 MB on a GPU, and no N×M matrix beyond 16 MB (CPU) or 1 GB."
+    cache, most = (2**19, 2**22) if device == 'cpu' else (2**26, 2**28)
     return min(n, tile or max(16, cache//m)), tile is None and n*m <= most
 
 # %% ../../nbs/30_tiles.ipynb #b43a2ea6
@@ -70,6 +75,7 @@ class Job(NamedTuple):
     m: int # number of references: the first rows of x
     log_mult: object # (M,) or None
     temperature: float
+    wide: bool # could e^(s/τ) leave the range of the number format?
     drop_repulsion: bool
     tile: int # rows of a tile; None: chosen by size
     product: object # format of the matrix products; None: that of the embeddings
@@ -85,10 +91,11 @@ def _tile(job, k, i, s, out):
     "One tile of anchors of block `k`, from row `i`: hide their own entries, make the rows of W, differentiate."
     me, labels = job.me[k], job.labels[k]
     if len(s) < len(me): me, labels = me[i:i + len(s)], labels[i:i + len(s)]
-    w = torch.cat(job.weight(labels, job.sets, me), 1).to(s.dtype)
+    w = job.weight(labels, job.sets, me)
+    w = (torch.cat(w, 1) if len(w) > 1 else w[0]).to(s.dtype)
     if job.starts[k] < job.m: s.scatter_(1, me[:, None], -1e30)
     elif job.given: s[me >= 0, me[me >= 0]] = -1e30
-    return row_gradient(s, w, job.log_mult, job.drop_repulsion, out)
+    return row_gradient(s, w, job.log_mult, job.drop_repulsion, out, job.wide)
 
 # %% ../../nbs/30_tiles.ipynb #9e4a7733
 class Tiled(torch.autograd.Function):
@@ -97,9 +104,9 @@ class Tiled(torch.autograd.Function):
     def forward(ctx, job, x):
         need, t, n = job.grad and ctx.needs_input_grad[1], job.temperature, sum(map(len, job.labels))
         u, norm = unit_and_norm(x)
-        v, d, value, found = u[:job.m], torch.zeros_like(u) if need else None, 0., 0
         step, keep = sizes_of(n, job.m, job.tile, x.device.type)
         keep = keep and need and n == job.m == len(x)
+        v, d, value, found = u[:job.m], torch.empty_like(u) if keep else torch.zeros_like(u), 0., 0
         s, g = x.new_empty(step, job.m), x.new_empty(n if keep else step, job.m)
         for k, i, rows in _tiles(job, step):
             a, out = u[rows], g[rows] if keep else g[:rows.stop - rows.start]
