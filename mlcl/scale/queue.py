@@ -8,6 +8,7 @@ __all__ = ['LabelQueue', 'Wrapper', 'WithQueue', 'momentum_update', 'QueueCallba
 # %% ../../nbs/31_queue.ipynb #109f4e63
 import copy, warnings
 import torch
+from fastcore.basics import patch
 from torch import nn
 warnings.filterwarnings('ignore', message='.*torch.jit.script. is deprecated')
 from fastai.callback.core import Callback
@@ -24,30 +25,32 @@ class LabelQueue(nn.Module):
                  n_labels: int # number of labels L
                 ):
         super().__init__()
-        size, dim, n_labels = check_count(size, 'size'), check_count(dim, 'dim'), check_count(n_labels, 'n_labels')
-        self.register_buffer('embeddings', torch.zeros(size, dim))
-        self.register_buffer('labels', torch.zeros(size, n_labels, dtype=torch.bool))
+        self.register_buffer('embeddings', torch.zeros(check_count(size, 'size'), check_count(dim, 'dim')))
+        self.register_buffer('labels', torch.zeros(size, check_count(n_labels, 'n_labels'), dtype=torch.bool))
         self.register_buffer('pointer', torch.tensor(0))
         self.register_buffer('filled', torch.tensor(0))
     def __len__(self): return int(self.filled)
     def content(self): return self.embeddings[:len(self)], self.labels[:len(self)]
     def extra_repr(self): return "size={}, dim={}, n_labels={}".format(*self.embeddings.shape, self.labels.shape[1])
-    @torch.no_grad()
-    def enqueue(self,
-                embeddings, # (n, D) of any scale
-                labels # (n, L) multi-hot, or (n,) class indices
-               ):
-        "Put a batch in; of a batch larger than the queue the last rows stay."
-        (size, dim), n_labels, device = self.embeddings.shape, self.labels.shape[1], self.labels.device
-        check_embeddings(embeddings)
-        if embeddings.shape[1] != dim: raise ValueError(f"embeddings: expected {dim} columns, got {embeddings.shape[1]}")
-        labels, n = check_labels(labels, len(embeddings), n_labels, device), len(embeddings)
-        at = (self.pointer + torch.arange(n, device=device))[-size:] % size
-        self.embeddings[at], self.labels[at] = embeddings[-size:].to(self.embeddings), labels[-size:].bool()
-        self.pointer.copy_((self.pointer + n) % size)
-        self.filled.copy_((self.filled + n).clamp(max=size))
 
-# %% ../../nbs/31_queue.ipynb #2cfb6a3f
+# %% ../../nbs/31_queue.ipynb #5bd26b42
+@patch
+@torch.no_grad()
+def enqueue(self: LabelQueue,
+            embeddings, # (n, D) of any scale
+            labels # (n, L) multi-hot, or (n,) class indices
+    ):
+    "Put a batch in; of a batch larger than the queue the last rows stay."
+    (size, dim), n_labels, device = self.embeddings.shape, self.labels.shape[1], self.labels.device
+    check_embeddings(embeddings)
+    if embeddings.shape[1] != dim: raise ValueError(f"embeddings: expected {dim} columns, got {embeddings.shape[1]}")
+    labels, n = check_labels(labels, len(embeddings), n_labels, device), len(embeddings)
+    at = (self.pointer + torch.arange(n, device=device))[-size:] % size
+    self.embeddings[at], self.labels[at] = embeddings[-size:].to(self.embeddings), labels[-size:].bool()
+    self.pointer.copy_((self.pointer + n) % size)
+    self.filled.copy_((self.filled + n).clamp(max=size))
+
+# %% ../../nbs/31_queue.ipynb #b5bcd18c
 class Wrapper(nn.Module):
     "A contrastive loss around another one: what it does not define itself, it has from the loss inside."
     def __init__(self, loss: nn.Module # a contrastive loss
@@ -59,7 +62,7 @@ class Wrapper(nn.Module):
         try: return super().__getattr__(name)
         except AttributeError: return getattr(super().__getattr__('loss'), name)
 
-# %% ../../nbs/31_queue.ipynb #49cd6c45
+# %% ../../nbs/31_queue.ipynb #92bcf7c7
 class WithQueue(Wrapper):
     "A contrastive loss whose anchors also meet the queue; in evaluation mode it is the loss alone."
     forward = ContrastiveLoss.forward
@@ -73,7 +76,7 @@ class WithQueue(Wrapper):
         both = lambda r: [r] if isinstance(r.labels, OneHot) else [r, r._replace(embeddings=x, labels=y.to(r.labels.dtype))]
         return anchors, [b for r in refs for b in both(r)]
 
-# %% ../../nbs/31_queue.ipynb #a722eb75
+# %% ../../nbs/31_queue.ipynb #e80658ba
 @torch.no_grad()
 def momentum_update(key: nn.Module, # the key model, changed in place
                     model: nn.Module, # of the same architecture
@@ -84,7 +87,7 @@ def momentum_update(key: nn.Module, # the key model, changed in place
     for k, q in zip([*key.parameters(), *key.buffers()], [*model.parameters(), *model.buffers()], strict=True):
         k.lerp_(q.to(k.dtype), 1 - m) if k.is_floating_point() else k.copy_(q)
 
-# %% ../../nbs/31_queue.ipynb #06472ca3
+# %% ../../nbs/31_queue.ipynb #de6a7722
 class QueueCallback(Callback):
     "After each step the key model follows, encodes the batch, and puts embeddings and labels into the queue."
     def __init__(self, queue: LabelQueue, # the queue that the loss uses
