@@ -74,7 +74,7 @@ def train_heads(x: Tensor, # (N, D) standardised features
                 order: Tensor, # (epochs, N) from `batch_order`
                 grid: list = GRID, # pairs (learning rate, weight decay)
                 batch_size: int = 64, # instances in a step
-                budget: int = 2**20 # numbers in the weights of one block of labels, so that they stay in the cache
+                budget: int = 2**18 # numbers in the weights of one block of labels, so that they stay in the cache
     ) -> Tensor: # (len(grid), H, L, D+1) trained weights, bias last
     "Train one linear BCE head for each grid point and initialisation, all at once."
     x1 = torch.cat([x, x.new_ones(len(x), 1)], 1)

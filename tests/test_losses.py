@@ -203,12 +203,29 @@ BAD = [
 ]
 
 
+NEEDS_SIZES = {5, 10, 14}  # cases that only a loss with prototypes can know: columns, labels, class indices beyond the last
+
+
 @pytest.mark.parametrize("case", range(len(BAD)))
-@pytest.mark.parametrize("name", ["proto", "abalone", "reg"])
+@pytest.mark.parametrize("name", EMBEDDING)
 def test_bad_input_names_the_argument(name, case):
     argument, change = BAD[case]
+    if case in NEEDS_SIZES and not hasattr(make(name, 5), "prototypes"):
+        assert quiet(make(name, 5), *change(torch.randn(6, 4, dtype=F64), random_labels(6, 5))).isfinite()
+        return
     with pytest.raises(ValueError, match=f"^{argument}: expected .*got|^{argument}: expected on"):
         make(name, 5)(*change(torch.randn(6, 4, dtype=F64), random_labels(6, 5)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_devices_that_differ_are_named(name):
+    "Embeddings here and labels there, or the loss there: a message and no crash inside a kernel."
+    x, y = data(name, torch.zeros(6, 5)).float(), random_labels(6, 5).float()
+    with pytest.raises(ValueError, match="^labels: expected on cpu, got on meta"):
+        make(name, 5).float()(x, y.to("meta"))
+    if name in EMBEDDING and hasattr(make(name, 5), "prototypes"):
+        with pytest.raises(ValueError, match="^embeddings: expected on meta like the loss, got on cpu"):
+            make(name, 5).float().to("meta")(x, y)
 
 
 @pytest.mark.parametrize("name", LOGITS)

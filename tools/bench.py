@@ -5,7 +5,7 @@ import datetime
 import json
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -123,6 +123,16 @@ def speed():
                   ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
 
 
+def axes():
+    "REG and a cross-entropy against the number of instances (300 labels) and of labels (512 instances)."
+    sizes = [("B", b, 300) for b in (128, 256, 512, 1024, 2048)] + [("L", 512, n) for n in (10, 30, 100, 300, 1000, 3000)]
+    for axis, b, n_labels in sizes:
+        x, y = batch(b, n_labels)
+        ce, _ = cross_entropy(*shape("reg", b, n_labels))
+        ms = timed(dict(ce=ce, loss=step(make_loss("reg", n_labels, 256).to(DEVICE), x, y)), rounds=3 if QUICK else 15)
+        store("axes", axis=axis, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
+
+
 def direct(loss, x, y):
     "The definition with arrays of size N×N×L, differentiated automatically."
     has = hasattr(loss, "prototypes")
@@ -199,11 +209,18 @@ def measure(kind, b, n_labels, d):
     loss = make_loss("reg", n_labels, d, **({} if kind == "definition" else dict(tile=None if kind == "auto" else int(kind)))).to(DEVICE)
     f = (lambda l, x, y: definition(l, x, y).backward()) if kind == "definition" else (lambda l, x, y: l(x, y).backward())
     f(loss, x[:32], y[:32])
-    rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    before, start = rss(), time.perf_counter()
+    before, start = resident(reset=True), time.perf_counter()
     f(loss, x, y)
     sync()
-    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else rss() - before, seconds=time.perf_counter() - start)))
+    seconds = time.perf_counter() - start
+    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before, seconds=seconds)))
+
+
+def resident(reset=False):
+    "Peak of the resident memory since it was last reset, in MiB (Linux)."
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def size():
@@ -244,6 +261,6 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
-    for part in (speed, against_direct, against_library, size, gpu):
+    for part in (speed, axes, against_direct, against_library, size, gpu):
         if not (chosen := [a for a in sys.argv[1:] if a != "quick"]) or part.__name__ in chosen:
             part()

@@ -8,7 +8,7 @@ __all__ = ['abalone_weight', 'AbaloneLoss']
 # %% ../../nbs/26_abalone.ipynb #ad999475
 import math
 import torch
-from ..labels import OneHot, intersection, sizes, spread, union
+from ..labels import OneHot, counts, intersection, sizes, spread
 from .contrast import check_number, drop_self
 from .proto import PrototypeLoss
 
@@ -18,10 +18,11 @@ def abalone_weight(labels, # (b, L) multi-hot
                    me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block; rows sum to 1 over all blocks
     "W of ABALONE: every label of an anchor has the same mass, shared by its prototype (1) and its instances (1/|union|)."
-    m = drop_self([labels.new_ones(len(labels), len(r)) if isinstance(r, OneHot) else union(labels, r).clamp_(min=1).reciprocal_() for r in refs], me)
-    d = sum(spread(mk, r) for mk, r in zip(m, refs))
-    q = labels / (d.masked_fill(d == 0, 1) * sizes(labels).clamp(min=1)[:, None])
-    return [mk * intersection(q, r) for mk, r in zip(m, refs)]
+    size = sizes(labels).clamp(min=1)[:, None]
+    m = [1. if isinstance(r, OneHot) else (size + sizes(r)).sub_(intersection(labels, r)).reciprocal_() for r in refs]
+    d = sum(counts(r) if isinstance(r, OneHot) else spread(mk, r) for mk, r in zip(m, refs)) - labels/size * (me >= 0)[:, None]
+    q = labels / (d.clamp(min=1e-9) * size)
+    return drop_self([intersection(q, r) * mk for mk, r in zip(m, refs)], me)
 
 # %% ../../nbs/26_abalone.ipynb #8f866d2b
 class AbaloneLoss(PrototypeLoss):

@@ -100,9 +100,10 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
         if x.dtype in (torch.float16, torch.bfloat16): x = x.float()
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
         mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult) for b in refs]) if any(b.log_mult for b in refs) else None
+        wide = 1/temperature + max(abs(b.log_mult) for b in refs) > 30
         sets = [b.labels if isinstance(b.labels, OneHot) else MultiHot(b.labels) for b in refs]
         job = Job(weight, [a.labels for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
-                  [next(outside) if i is None else i for i in known], m, mult, temperature, drop_repulsion, tile, product, torch.is_grad_enabled())
+                  [next(outside) if i is None else i for i in known], m, mult, temperature, wide, drop_repulsion, tile, product, torch.is_grad_enabled())
         return Tiled.apply(job, x)
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
@@ -202,6 +203,7 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     "Check the inputs, make the blocks, call the core."
     check_embeddings(embeddings)
     if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
+    if any(p.device != embeddings.device for p in loss.parameters()): raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
     labels = check_labels(labels, len(embeddings), loss.n_labels, embeddings.device)
     batch = refs = Block(embeddings, labels)
     if (ref_embeddings is None) != (ref_labels is None): raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")

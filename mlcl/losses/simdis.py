@@ -15,7 +15,7 @@ def simdis_factor(a, # (n, L) multi-hot, the anchors
     ): # (n, m), in [0, 1]; 0 for pairs without a common label
     "Kˢ·Kᵈ = |aᵢ∧bⱼ|/|aᵢ| · 1/(1 + |bⱼ∖aᵢ|): 1 for equal sets only."
     common = intersection(a, b)
-    return common / sizes(a).clamp(min=1)[:, None] / (1 + sizes(b) - common)
+    return common / (1 + sizes(b) - common).mul_(sizes(a).clamp(min=1)[:, None])
 
 # %% ../../nbs/25_simdis.ipynb #3139bca2
 class SimilarityDissimilarityLoss(ContrastiveLoss):

@@ -27,13 +27,14 @@ def row_gradient(s, # (b, M) scaled scores s/τ, the anchor's own entry at −1e
                  w, # (b, M) rows of W
                  log_mult, # (M,) log β, or None where all are 0
                  drop_repulsion: bool, # REG's gate
-                 out # (b, M) memory for the derivative
+                 out, # (b, M) memory for the derivative
+                 wide: bool = True # could e^s leave the range of the number format?
     ) -> tuple: # sum of the losses (float64), number of rows with a positive; `out` holds ∂L/∂(s/τ)
     "Value and derivative of some rows of the core's loss, in place."
-    if log_mult is None: top, p = s.amax(1, keepdim=True), s
-    else: p = torch.add(s, log_mult, out=out); top = p.amax(1, keepdim=True)
-    p = torch.sub(p, top, out=out).exp_()
-    z, mass = p.sum(1, keepdim=True), w.sum(1, keepdim=True)
+    p = s if log_mult is None else torch.add(s, log_mult, out=out)
+    top = p.amax(1, keepdim=True) if wide else 0.
+    p = torch.sub(p, top, out=out).exp_() if wide else torch.exp(p, out=out)
+    z, mass = p.sum(1, keepdim=True).clamp_(min=1e-30), w.sum(1, keepdim=True)
     p.mul_(mass / z)
     t = torch.maximum(w, p).mul_(w > 0) if drop_repulsion else w
     value = mass * (top + z.log_()) - s.mul_(t).sum(1, keepdim=True)
@@ -58,8 +59,8 @@ def sizes_of(n: int, # number of anchors
              tile: int, # rows asked for, or None
              device: str # 'cpu', 'cuda', …
     ) -> tuple: # rows of a tile; whether the derivatives may be kept as one (n, M) matrix
-    "Tiles whose numbers stay in cache on a CPU or take 256 MB on a GPU, and no N×M matrix beyond 64 MB (CPU) or 1 GB."
-    cache, most = (2**19, 2**24) if device == 'cpu' else (2**26, 2**28)
+    "Tiles whose numbers stay in cache on a CPU or take 256 MB on a GPU, and no N×M matrix beyond 16 MB (CPU) or 1 GB."
+    cache, most = (2**19, 2**22) if device == 'cpu' else (2**26, 2**28)
     return min(n, tile or max(16, cache//m)), tile is None and n*m <= most
 
 # %% ../../nbs/30_tiles.ipynb #b43a2ea6
@@ -74,6 +75,7 @@ class Job(NamedTuple):
     m: int # number of references: the first rows of x
     log_mult: object # (M,) or None
     temperature: float
+    wide: bool # could e^(s/τ) leave the range of the number format?
     drop_repulsion: bool
     tile: int # rows of a tile; None: chosen by size
     product: object # format of the matrix products; None: that of the embeddings
@@ -93,7 +95,7 @@ def _tile(job, k, i, s, out):
     w = (torch.cat(w, 1) if len(w) > 1 else w[0]).to(s.dtype)
     if job.starts[k] < job.m: s.scatter_(1, me[:, None], -1e30)
     elif job.given: s[me >= 0, me[me >= 0]] = -1e30
-    return row_gradient(s, w, job.log_mult, job.drop_repulsion, out)
+    return row_gradient(s, w, job.log_mult, job.drop_repulsion, out, job.wide)
 
 # %% ../../nbs/30_tiles.ipynb #9e4a7733
 class Tiled(torch.autograd.Function):
