@@ -8,19 +8,19 @@ __all__ = ['SETTINGS', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOC
            'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions', 'device_name', 'rounded',
            'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt', 'parse', 'Store',
            'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'found', 'grid', 'parse_only', 'experiments',
-           'estimate', 'past_seconds', 'plan', 'work', 'brief', 'Worker', 'died', 'pool', 'ray_pool', 'minutes',
-           'cores', 'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board',
-           'missing', 'report']
+           'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all', 'run_study',
+           'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
 import signal, sys, threading, time, traceback, warnings, zlib
 from collections import Counter, deque
-from contextlib import closing, contextmanager, suppress
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import product
-from multiprocessing.connection import wait
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -582,20 +582,14 @@ def experiments(name: str, # a key of `STUDIES`
 # %% ../nbs/45_study.ipynb #479857f3
 GUESS = 20. # seconds of a run about which nothing is known
 
-def estimate(exp: Experiment, past: dict # (dataset, loss) or dataset → list of seconds
+def estimate(exp: Experiment,
+             past: list[dict] # one record of each earlier run
     ) -> tuple[float, str]: # seconds, where the number is from
     "Expected seconds of a run."
-    for key, basis in [((exp.dataset, exp.loss), 'same data and loss'), (exp.dataset, 'same data')]:
-        if past.get(key): return float(np.mean(past[key])), basis
+    for keys, basis in (('dataset', 'loss'), 'same data and loss'), (('dataset',), 'same data'):
+        some = [r['seconds'] for r in past if all(r[k] == getattr(exp, k) for k in keys)]
+        if some: return float(np.mean(some)), basis
     return GUESS, 'guess'
-
-# %% ../nbs/45_study.ipynb #f74525ef
-def past_seconds(store: Store) -> dict:
-    "Seconds of earlier runs by data set and loss, and by data set."
-    res = {}
-    for r in {r['run']: r for r in store.records()}.values():
-        for key in (r['dataset'], r['loss']), r['dataset']: res.setdefault(key, []).append(r['seconds'])
-    return res
 
 # %% ../nbs/45_study.ipynb #cb6865f3
 def plan(name: str, # a key of `STUDIES`
@@ -606,12 +600,10 @@ def plan(name: str, # a key of `STUDIES`
     "What a study consists of, what is done, and how long the rest will take."
     import pandas as pd
     store = store or store_of(name)
-    past, failed = past_seconds(store), store.failed()
-    held = {r['run']: r['seconds'] for r in store.records()}
-    rows = []
+    held, failed, rows = {r['run']: r for r in store.records()}, store.failed(), []
     for e in experiments(name, quick, only):
         state = 'held' if e.id in held else 'failed' if e.id in failed else 'missing'
-        seconds, basis = (held[e.id], 'measured') if state == 'held' else estimate(e, past)
+        seconds, basis = (held[e.id]['seconds'], 'measured') if state == 'held' else estimate(e, list(held.values()))
         rows.append(dict(run=e.id, **{k: getattr(e, k) for k in KEYS}, state=state, seconds=seconds, basis=basis))
     return pd.DataFrame(rows, columns=['run', *KEYS, 'state', 'seconds', 'basis'])
 
@@ -635,16 +627,9 @@ def _leave_with(parent):
     parent.join()
     os._exit(1)
 
-# %% ../nbs/45_study.ipynb #d8c7804e
-def work(pipe, # to the driver
-         study: str,
-         runner # `run`, or what a test puts in its place
-    ):
-    "A worker: train what the driver sends, and send the records back."
+def _watch():
+    "First act of a worker: leave when the driver does."
     threading.Thread(target=_leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-    with suppress(EOFError, OSError): # the driver has gone
-        pipe.send('ready')
-        while True: pipe.send(attempt(pipe.recv(), study, runner))
 
 # %% ../nbs/45_study.ipynb #e6bf6d51
 def brief(recs: list[dict]) -> dict: # seconds; error or val_macro_f1
@@ -654,64 +639,33 @@ def brief(recs: list[dict]) -> dict: # seconds; error or val_macro_f1
     f1 = next((best[k] for k in ('probe1', *best) if k in best), None)
     return dict(seconds=recs[0]['seconds'], error=recs[0].get('error'), val_macro_f1=f1)
 
-# %% ../nbs/45_study.ipynb #e4b8a289
-class Worker:
-    "A process that runs `work`, and the run it is busy with."
-    def __init__(self, study, runner):
-        ctx = multiprocessing.get_context('spawn')
-        self.pipe, far = ctx.Pipe()
-        self.process, self.ready, self.job = ctx.Process(target=work, args=(far, study, runner)), False, None
-        with _quiet_start(): self.process.start()
-        far.close()
-
-    def give(self, exp):
-        self.job = exp
-        with suppress(OSError): self.pipe.send(exp) # a dead process: `hear` will notice
-
-    def hear(self): # the finished run's records; 'ready'; None where the process has died
-        try: return self.pipe.recv()
-        except (EOFError, OSError): return None
-
-    def end(self):
-        self.process.terminate()
-        self.process.join(5)
-        if self.process.is_alive(): self.process.kill(); self.process.join()
-        self.pipe.close()
-
-# %% ../nbs/45_study.ipynb #5df416d8
-def died(worker: Worker, # whose process has ended for the second time on this run
-         study: str
-    ) -> list[dict]:
-    "The record of a run that kills its process."
-    worker.process.join()
-    code = worker.process.exitcode
-    why = signal.Signals(-code).name if code < 0 else f'exit code {code}'
-    if not worker.ready: raise RuntimeError(f'a worker process could not start ({why})')
-    return failure(worker.job, study, 'WorkerDied', f'the process ended twice, at last by {why}; out of memory?')
-
 # %% ../nbs/45_study.ipynb #db08079b
+def worker() -> ProcessPoolExecutor: # of a single process, which has started
+    "A process that takes one run after the other."
+    res = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _watch)
+    with _quiet_start(): first = res.submit(os.getpid)
+    first.result() # a process that cannot start stops the study here
+    return res
+
+# %% ../nbs/45_study.ipynb #9dc3e96f
 def pool(exps: list[Experiment], study: str, jobs: int, runner=run):
     "Do all experiments in `jobs` processes; yields `(experiment, records)` as they end."
-    todo, deaths, workers = deque(exps), Counter(), []
+    todo, deaths, busy, free, others = deque(exps), Counter(), {}, [], multiprocessing.active_children()
     try:
-        while todo or any(w.job for w in workers):
-            while todo and sum(bool(w.job) for w in workers) < jobs:
-                w = next((w for w in workers if not w.job), None)
-                if w is None: workers.append(w := Worker(study, runner))
-                w.give(todo.popleft())
-            ready = wait([w.pipe for w in workers if w.job])
-            for w in [w for w in workers if w.pipe in ready]:
-                said = w.hear()
-                if said == 'ready': w.ready = True; continue
-                if said is None:
-                    workers.remove(w)
-                    deaths[w.job] += 1
-                    if deaths[w.job] < 2: todo.appendleft(w.job); continue
-                    said = died(w, study)
-                exp, w.job = w.job, None
-                yield exp, said
+        while todo or busy:
+            while todo and len(busy) < jobs:
+                exp, w = todo.popleft(), free.pop() if free else worker()
+                busy[w.submit(attempt, exp, study, runner)] = exp, w
+            for ended in wait(busy, return_when=FIRST_COMPLETED)[0]:
+                exp, w = busy.pop(ended)
+                try: recs = ended.result(); free.append(w)
+                except BrokenProcessPool:
+                    deaths[exp] += 1
+                    if deaths[exp] < 2: todo.appendleft(exp); continue
+                    recs = failure(exp, study, 'WorkerDied', 'its process was killed twice; out of memory?')
+                yield exp, recs
     finally:
-        for w in workers: w.end()
+        for p in set(multiprocessing.active_children()) - set(others): p.kill(); p.join()
 
 # %% ../nbs/45_study.ipynb #3281e801
 def ray_pool(exps: list[Experiment], study: str,
@@ -903,15 +857,12 @@ SETUP = ('dataset', 'encoder', 'fraction')
 def board(t # rows of `mlcl.stats.leaderboard` for one data set
     ) -> str: # a plain text table of less than 100 columns
     "Losses by readouts, best `probe1` first; the best mean of each column is marked."
-    cells = {(r.loss, r.readout): r for r in t.itertuples()}
-    best = t.groupby('readout')['mean'].max()
-    def text(r):
-        if r is None: return f'{"–":>16} '
-        return f'{f"{r.mean:.3f} ± {(r.upper - r.lower)/2:.3f}":>16}' + ('*' if r.mean == best[r.readout] else ' ')
-    rank = sorted(t.loss.unique(), key=lambda l: -cells[l, 'probe1'].mean if (l, 'probe1') in cells else 0)
-    lines = [f'{"loss":9}{"seeds":5}' + ''.join(f'{r:>16} ' for r in READOUTS)]
-    for l in rank: lines.append(f'{l:9}{t[t.loss == l].n_seeds.max():5}' + ''.join(text(cells.get((l, r))) for r in READOUTS))
-    return '\n'.join(l.rstrip() for l in lines)
+    best = t['mean'] == t.groupby('readout')['mean'].transform('max')
+    cells = [f'{r.mean:.3f} ± {(r.upper - r.lower)/2:.3f}{"*" if b else " "}' for r, b in zip(t.itertuples(), best)]
+    wide = t.assign(cell=cells).pivot(index=['loss', 'n_seeds'], columns='readout', values='cell')
+    order = t[t.readout == 'probe1'].sort_values('mean', ascending=False).loss
+    wide = wide.reindex(order, level='loss').reindex(columns=[r for r in READOUTS if r in wide]).fillna('– ').reset_index()
+    return wide.rename(columns=dict(n_seeds='seeds')).to_string(index=False)
 
 # %% ../nbs/45_study.ipynb #125d7031
 def missing(t, # DataFrame from `plan`

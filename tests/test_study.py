@@ -234,7 +234,7 @@ def test_failures_and_dead_workers(tiny, capsys):
     assert '5 to do' in said and 'FloatingPointError: the loss is not finite' in said and 'in epoch 3' not in said
     errors = {r['seed']: r['error'] for r in tiny.failed().values()}
     assert errors[1]['kind'] == 'FloatingPointError' and errors[1]['where'].startswith('test_study.py:')
-    assert errors[2]['kind'] == 'WorkerDied' and 'SIGKILL' in errors[2]['message']
+    assert errors[2]['kind'] == 'WorkerDied' and 'killed twice' in errors[2]['message']
     assert {r['seed'] for r in tiny.records()} == {0, 3, 4} and set(study.plan('t').state) == {'held', 'failed'}
     assert study.run_study('t', jobs=2, runner=mended, progress=False) == dict(held=3, done=0, failed=0)
     assert study.run_study('t', jobs=2, retry=True, runner=mended, progress=False) == dict(held=3, done=2, failed=0)
