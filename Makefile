@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 NB     ?=
 DATA   := $(and $(MLCL_DATA),$(wildcard $(MLCL_DATA)/mulan))
 
-.PHONY: help env study test site notebooks clean
+.PHONY: help env study test site notebooks bench holds clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,12 @@ notebooks: $(STAMP) ## export the package, run notebooks and keep their outputs 
 	@$(BIN)/python tools/notebooks.py $(NB)
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python tools/site.py readme
+
+bench: $(STAMP) ## how fast the losses are: one table, stored in results/bench.jsonl (five minutes, on a quiet machine)
+	@$(BIN)/python tools/bench.py
+
+holds: $(STAMP) ## what must hold of every loss: run the sweeps, keep the marks in results/holds.json
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/holds.py
 
 clean: ## remove what can be made again (not the environment, not results/)
 	@rm -rf _site _proc _docs build dist *.egg-info .pytest_cache .hypothesis

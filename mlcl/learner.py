@@ -196,14 +196,15 @@ def make_model(ds, # the data set
     ) -> Model: # with fresh weights
     "Encoder, head and loss for a data set."
     s, enc = complete(settings), make_encoder(encoder, ds, **(settings or {}).get('encoder', {}))
-    return _assemble(enc, loss, ds.n_labels, ds.y[ds.splits['train']].sum(0, dtype=int).tolist(), s)
+    y = ds.y[ds.splits['train']]
+    return _assemble(enc, loss, ds.n_labels, y.sum(0, dtype=int).tolist(), len(y), s)
 
 # %% ../nbs/41_learner.ipynb #80de8396
-def _assemble(enc, loss, n_labels, label_counts, s):
-    loss = losses.make_loss(loss, n_labels, s['projection'], label_counts=label_counts, **s['loss'])
+def _assemble(enc, loss, n_labels, label_counts, n_instances, s):
+    loss = losses.make_loss(loss, n_labels, s['projection'], label_counts, n_instances, **s['loss'])
     head = nn.Linear(enc.dim, n_labels) if loss.route == 'logits' else projection(enc.dim, s['projection'])
     model = Model(enc, head, loss)
-    model.label_counts = label_counts
+    model.label_counts, model.n_instances = label_counts, n_instances
     return model
 
 # %% ../nbs/41_learner.ipynb #99201fb6
@@ -326,7 +327,7 @@ def save(self: Trained,
     tensors = {k: v.contiguous().clone() for k, v in {**last, **best}.items()}
     meta = json.dumps(dict(format='mlcl 1', dataset=self.ds and self.ds.name, data_sha256=self.ds and self.ds.sha256,
                            loss=self.loss_name, encoder=describe(self.model.encoder), n_labels=len(self.model.label_counts),
-                           label_counts=self.model.label_counts, settings=self.settings, share=self.share, seed=self.seed,
+                           label_counts=self.model.label_counts, n_instances=self.model.n_instances, settings=self.settings, share=self.share, seed=self.seed,
                            history=self.history, best_epoch=self.best_epoch))
     one = path.suffix == '.safetensors'
     (path.parent if one else path).mkdir(parents=True, exist_ok=True)
@@ -344,7 +345,8 @@ def load(path, # what `save` wrote
         tensors = {k: f.get_tensor(k) for k in f.keys()}
         meta = json.loads((f.metadata() or {}).get('mlcl') or (path/'model.json').read_text())
     if meta.get('format') != 'mlcl 1': raise ValueError(f"path: expected a model of format 'mlcl 1', got {meta.get('format')!r}")
-    model = _assemble(restore(meta['encoder']), meta['loss'], meta['n_labels'], meta['label_counts'], meta['settings']).eval()
+    model = _assemble(restore(meta['encoder']), meta['loss'], meta['n_labels'], meta['label_counts'], meta.get('n_instances'),
+                      meta['settings']).eval()
     last = {k: v for k, v in tensors.items() if not k.startswith('best.')}
     model.load_state_dict(last)
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from fastcore.basics import patch
 from torch import Tensor
+from .losses import LOSSES
 from .metrics import scores, tune_threshold, tune_thresholds
 
 # %% ../nbs/42_probe.ipynb #a8903cd4
@@ -251,7 +252,7 @@ def read_out(outputs: dict, # split → dict(features (n, D), own (n, L) logits 
     if set(outputs) - set(ys): raise ValueError(f'ys: expected labels for the splits {list(outputs)}, got {list(ys)}')
     own, proto, y_val = _column(outputs, ys, 'own'), _column(outputs, ys, 'proto'), np.asarray(ys['val'])
     res = {}
-    if own and loss_name != 'twoway': res['own@.5'] = _thresholded(own, y_val, 0.)
+    if own and getattr(LOSSES.get(loss_name), 'fixed_threshold', True): res['own@.5'] = _thresholded(own, y_val, 0.)
     if own: res['own@tuned'] = _thresholded(own, y_val, tune_threshold(y_val, own['val']))
     res |= _probes(outputs, ys, grid=grid, epochs=epochs, heads=heads, batch_size=batch_size, seed=seed)
     if proto: res['proto@tuned'] = _thresholded(proto, y_val, tune_thresholds(y_val, proto['val']))

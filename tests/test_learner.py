@@ -51,6 +51,18 @@ def test_features_are_learned():
     assert t.best_epoch in [r['epoch'] for r in t.history] and len(t.history) == 10
 
 
+def test_best_epoch_is_chosen_on_validation_data(monkeypatch):
+    "A probe that peaks in the middle: the best epoch follows it, on validation and not on training data, and its weights are kept."
+    import mlcl.learner as learner
+    val, seen = iter([.2, .6, .4, .5]), []
+    def probe(model, splits):
+        seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
+        return dict(train_macro_f1=float(len(seen)), val_macro_f1=next(val))
+    monkeypatch.setattr(learner, '_probe', probe)
+    t = train(toy(), 'reg', settings=FAST | dict(epochs=4))
+    assert t.best_epoch == 2 and all(torch.equal(t.best_state[k], seen[1][k]) for k in seen[1])
+
+
 @pytest.mark.parametrize('loss', ['bce', 'reg'])
 def test_nan_stops_with_the_place(loss):
     ds = toy()

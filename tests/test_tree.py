@@ -130,3 +130,20 @@ def test_size():
     code = [line for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py" for line in p.read_text().splitlines()]
     lines = sum(bool(line.strip()) and not line.startswith("# %%") for line in code)
     assert lines < 3300, lines
+
+
+def test_no_device_is_written_down():
+    "'cuda' occurs only where the code asks whether there is one."
+    for path in (ROOT / "mlcl").rglob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not re.search(r"\.cuda\(\)|to\(['\"]cuda", line), f"{path.name}: {line}"
+            if "'cuda'" in line.split("#")[0]:
+                assert re.search(r"is_available|is_bf16_supported|\.type ==|cpu' if|== 'cpu'", line), f"{path.name}: {line}"
+
+
+def test_every_test_named_on_a_page_exists():
+    "Pages name tests as evidence: each name is that of a test."
+    names = set(re.findall(r"^def (test_\w+)", "\n".join(p.read_text() for p in (ROOT / "tests").glob("*.py")), re.M))
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        text = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+        assert set(re.findall(r"`(test_\w+)`", text)) <= names, path.name

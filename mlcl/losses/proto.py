@@ -25,12 +25,14 @@ class PrototypeLoss(ContrastiveLoss):
     def __init__(self,
                  n_labels: int, # number of labels L
                  dim: int, # embedding size D
-                 temperature: float = .1 # τ > 0
+                 temperature: float = .1, # τ > 0
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
                 ):
-        super().__init__(temperature)
+        super().__init__(temperature, **scale)
         self.n_labels, self.dim = check_count(n_labels, 'n_labels'), check_count(dim, 'dim')
+        self.own = OneHot(self.n_labels) # their label sets
         self.prototypes = nn.Parameter(torch.randn(n_labels, dim) / dim**.5)
-    def prototype_block(self): return Block(self.prototypes, OneHot(torch.arange(self.n_labels, device=self.prototypes.device), self.n_labels))
+    def prototype_block(self): return Block(self.prototypes, self.own.to(self.prototypes.device))
     def blocks(self, batch, refs): return [batch], [self.prototype_block()]
     def weight(self, labels, refs, me): return proto_weight(labels, refs, me)
     def extra_repr(self): return f"n_labels={self.n_labels}, dim={self.dim}, {super().extra_repr()}"

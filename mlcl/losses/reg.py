@@ -7,9 +7,8 @@ __all__ = ['equal_weight', 'overlap_strength', 'reg_weight', 'RegLoss']
 
 # %% ../../nbs/27_reg.ipynb #9b8b228e
 import torch
-from ..labels import OneHot, intersection, sizes
+from ..labels import OneHot, counts, intersection, sizes, spread
 from .contrast import check_number, drop_self, rows_to_one
-from .abalone import spread
 from .proto import PrototypeLoss
 
 # %% ../../nbs/27_reg.ipynb #819874b4
@@ -18,9 +17,12 @@ def equal_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are p
                  me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block
     "W of REG for α = 0: every label of an anchor has the same mass, shared equally by its positives."
-    if isinstance(labels, OneHot): return rows_to_one(drop_self([intersection(labels, r) for r in refs], me))
-    n = sum(spread(labels.new_ones(1, len(r)), r) for r in refs) - labels * (me >= 0)[:, None]
-    q = labels / n.masked_fill(n == 0, torch.inf) / sizes(labels).clamp(min=1)[:, None]
+    n = sum(counts(r) for r in refs)
+    if isinstance(labels, OneHot):
+        d = n[labels.idx] - (me >= 0).to(n.dtype)
+        return drop_self([intersection(labels, r) / d.masked_fill(d == 0, 1)[:, None] for r in refs], me)
+    d = (n - (me >= 0)[:, None].to(n.dtype)).clamp(min=1)
+    q = labels / (d * sizes(labels).clamp(min=1)[:, None])
     return drop_self([intersection(q, r) for r in refs], me)
 
 # %% ../../nbs/27_reg.ipynb #88faa98b
@@ -59,9 +61,10 @@ class RegLoss(PrototypeLoss):
                  dim: int, # embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
-                 regularize: bool = True # False gives WREG, with the usual repulsion between positives
+                 regularize: bool = True, # False gives WREG, with the usual repulsion between positives
+                 **scale # `tile` and `product`, see `ContrastiveLoss`
                 ):
-        super().__init__(n_labels, dim, temperature)
+        super().__init__(n_labels, dim, temperature, **scale)
         self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', positive=False), bool(regularize)
     def blocks(self, batch, refs): p = self.prototype_block(); return [batch, p], [refs, p]
     def weight(self, labels, refs, me): return reg_weight(labels, refs, me, self.alpha)

@@ -7,16 +7,12 @@ __all__ = ['ZLPRLoss']
 
 # %% ../../nbs/12_zlpr.ipynb #5ce08c4a
 import torch
-from torch import nn, Tensor
-from .bce import check_logits
+from .bce import LogitLoss
 
 # %% ../../nbs/12_zlpr.ipynb #00d88295
-class ZLPRLoss(nn.Module):
+class ZLPRLoss(LogitLoss):
     "ZLPR (Su et al. 2022): log(1 + Σ exp of negatives) + log(1 + Σ exp of minus positives), mean over instances; predicts logits > 0."
-    route = 'logits' # what the loss is computed on
-    def forward(self, logits, labels):
-        with torch.autocast(logits.device.type if isinstance(logits, Tensor) else 'cpu', enabled=False):
-            logits, labels = check_logits(logits, labels)
-            zero, pos = logits.new_zeros(len(logits), 1), labels == 1
-            sides = (logits.masked_fill(pos, -1e30), (-logits).masked_fill(~pos, -1e30))
-            return sum(torch.cat([s, zero], 1).logsumexp(1) for s in sides).mean()
+    def compute(self, logits, labels):
+        zero, pos = logits.new_zeros(len(logits), 1), labels == 1
+        sides = (logits.masked_fill(pos, -1e30), (-logits).masked_fill(~pos, -1e30))
+        return sum(torch.cat([s, zero], 1).logsumexp(1) for s in sides).mean()

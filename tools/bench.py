@@ -1,0 +1,256 @@
+"""How fast the losses are: `make bench` prints one table and appends every line of it to results/bench.jsonl.
+
+All figures are ratios of times measured in turns within one run. `python tools/bench.py quick` takes a minute and stores nothing."""
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from mlcl.checks import random_labels
+from mlcl.losses import LOSSES, make_loss
+from mlcl.losses.contrast import Block, _rows, positions, unit
+from mlcl.scale import tiles
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE = ROOT / "results" / "bench.jsonl"
+NAMES = [n for n, c in LOSSES.items() if c.route == "embeddings"]
+SIZES = [(512, 90), (256, 1000), (1024, 300)]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+QUICK = "quick" in sys.argv
+
+
+def versions():
+    gpu = torch.cuda.get_device_name() if DEVICE == "cuda" else None
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
+    return dict(python=platform.python_version(), torch=torch.__version__, device=gpu or cpu, threads=torch.get_num_threads())
+
+
+def store(kind, **row):
+    "Print a line; keep it."
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+    print(f"{kind:9}", "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()), flush=True)
+    if not QUICK:
+        when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        with open(STORE, "a") as f:
+            f.write(json.dumps(dict(kind=kind, **numbers, run=RUN, when=when, versions=versions())) + "\n")
+
+
+RUN = f"{time.time_ns():x}"[-10:]
+
+
+def timed(functions, rounds=None):
+    "Milliseconds of each function, a list with one entry a round; the functions take turns."
+    rounds = rounds or (5 if QUICK else 41)
+    out = {k: [] for k in functions}
+    for i in range(rounds + 3):
+        for k, f in functions.items():
+            sync()
+            start = time.perf_counter()
+            f()
+            sync()
+            if i >= 3:
+                out[k].append((time.perf_counter() - start) * 1e3)
+    return out
+
+
+def sync():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def middle(ms, a, b):
+    "Median over rounds of the ratio of two functions, and its quartiles."
+    ratios = [x / y for x, y in zip(ms[a], ms[b])]
+    low, mid, high = statistics.quantiles(ratios, n=4)
+    return dict(ratio=mid, low=low, high=high)
+
+
+def batch(b, n_labels, d=256, seed=0):
+    torch.manual_seed(seed)
+    x = torch.randn(b, d, device=DEVICE, requires_grad=True)
+    return x, random_labels(b, n_labels, 3.0, tail=0.5).float().to(DEVICE)
+
+
+def step(loss, x, y):
+    def f():
+        x.grad = None
+        loss.zero_grad()
+        loss(x, y).backward()
+
+    return f
+
+
+def shape(name, b, n_labels):
+    "How many anchors and references the scores of a loss have."
+    extra = hasattr(make_loss(name, n_labels, 4), "prototypes")
+    return (b + n_labels * (name in ("reg", "wreg")), n_labels if name == "proto" else b + n_labels * extra)
+
+
+def cross_entropy(n, m, d=256):
+    "A plain softmax cross-entropy over as many scores, and its three matrix products alone."
+    u = F.normalize(torch.randn(n, d, device=DEVICE), dim=1).requires_grad_()
+    v = u if n == m else F.normalize(torch.randn(m, d, device=DEVICE), dim=1).requires_grad_()
+    target, g, a, b = torch.randint(m, (n,), device=DEVICE), torch.randn(n, m, device=DEVICE), u.detach(), v.detach()
+
+    def ce():
+        u.grad = v.grad = None
+        F.cross_entropy(u @ v.T / 0.1, target).backward()
+
+    def products():
+        a @ b.T, g @ b, g.T @ a
+
+    return ce, products
+
+
+def speed():
+    "Every contrastive loss against a cross-entropy over its own scores."
+    for b, n_labels in SIZES:
+        for name in ["reg", "wreg"] + [n for n in NAMES if n not in ("reg", "wreg") and b >= 512]:
+            x, y = batch(b, n_labels)
+            ce, products = cross_entropy(*shape(name, b, n_labels))
+            ms = timed(dict(ce=ce, products=products, loss=step(make_loss(name, n_labels, 256).to(DEVICE), x, y)))
+            store("speed", loss=name, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), to_products=middle(ms, "loss", "products")["ratio"],
+                  ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
+
+
+def direct(loss, x, y):
+    "The definition with arrays of size N×N×L, differentiated automatically."
+    has = hasattr(loss, "prototypes")
+    u = F.normalize(torch.cat([x, loss.prototypes]) if has else x, dim=1)
+    a = torch.cat([y, torch.eye(y.shape[1], device=y.device)]) if has else y
+    other = 1 - torch.eye(len(u), device=y.device)
+    if has:
+        common = a[:, None] * a[None]
+        f = (common.sum(2) > 0) * other
+        d = (f[:, :, None] * common).sum(1)
+        w = (f[:, :, None] * common / d.clamp(min=1)[:, None]).sum(2) / a.sum(1)[:, None]
+    else:
+        w = torch.minimum(a[:, None], a[None]).sum(2) / torch.maximum(a[:, None], a[None]).sum(2).clamp(min=1) * other
+        w = w / w.sum(1, keepdim=True).clamp(min=1e-9)
+    log = (u @ u.T / loss.temperature).masked_fill(other == 0, -1e30).log_softmax(1)
+    return -(w * log.masked_fill(other == 0, 0)).sum() / (w.sum(1) > 0).sum()
+
+
+def against_direct():
+    for name in ("base", "wreg"):
+        x, y = batch(256, 500, 128)
+        loss = make_loss(name, 500, 128).to(DEVICE)
+        gap = abs(direct(loss, x, y).item() - loss(x, y).item())
+        assert gap < 1e-4, f"{name}: the two formulations differ by {gap}"
+        ms = timed(dict(direct=lambda: direct(loss, x, y).backward(), loss=step(loss, x, y)), rounds=3 if QUICK or name == "wreg" else 9)
+        store("direct", loss=name, B=256, L=500, D=128, **middle(ms, "direct", "loss"), ms=statistics.median(ms["loss"]), direct_ms=statistics.median(ms["direct"]))
+
+
+def against_library():
+    "pytorch-metric-learning's SupCon on single-label batches; multi-hot labels it refuses."
+    try:
+        from pytorch_metric_learning.losses import SupConLoss
+    except ImportError:
+        return print("library   not measured: pytorch-metric-learning is not installed")
+    theirs, ours = SupConLoss(temperature=0.1), make_loss("supcon_all", 2, 4)
+    for b in (256, 1024):
+        x, _ = batch(b, 10)
+        y = torch.arange(b, device=DEVICE) % 10
+        gap = abs(theirs(x, y).item() - ours(x, y).item())
+        assert gap < 1e-4, f"the two losses differ by {gap}"
+        ms = timed(dict(theirs=lambda: theirs(x, y).backward(), ours=step(ours, x, y)))
+        store("library", loss="supcon_all", B=b, L=10, D=256, **middle(ms, "ours", "theirs"), ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms["theirs"]))
+    x, y = batch(64, 10)
+    try:
+        theirs(x, y)
+        print("library   takes multi-hot labels now")
+    except Exception as e:
+        print("library   multi-hot labels:", type(e).__name__, str(e).splitlines()[0][:80])
+
+
+def definition(loss, x, y):
+    "The loss from whole matrices, differentiated automatically."
+    b = Block(x, y)
+    anchors, refs = loss.blocks(b, b)
+    v, total, found = torch.cat([unit(r.embeddings) for r in refs]), 0, 0
+    for a in anchors:
+        me = positions(a, refs)
+        w = torch.cat(loss.weight(a.labels, [r.labels for r in refs], me), 1)
+        part, some = _rows(unit(a.embeddings), v, v.new_zeros(len(v)), w, me, loss.temperature, loss.drop_repulsion)
+        total, found = total + part, found + some
+    return total / found
+
+
+def memory(kind, b, n_labels, d):
+    "One step in a process of its own: extra memory in MiB and seconds."
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; bench.measure({kind!r}, {b}, {n_labels}, {d})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return json.loads(out.stdout.splitlines()[-1]) if out.returncode == 0 else None
+
+
+def measure(kind, b, n_labels, d):
+    warnings.filterwarnings("ignore")
+    x, y = batch(b, n_labels, d)
+    loss = make_loss("reg", n_labels, d, **({} if kind == "definition" else dict(tile=None if kind == "auto" else int(kind)))).to(DEVICE)
+    f = (lambda l, x, y: definition(l, x, y).backward()) if kind == "definition" else (lambda l, x, y: l(x, y).backward())
+    f(loss, x[:32], y[:32])
+    before, start = resident(reset=True), time.perf_counter()
+    f(loss, x, y)
+    sync()
+    seconds = time.perf_counter() - start
+    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before, seconds=seconds)))
+
+
+def resident(reset=False):
+    "Peak of the resident memory since it was last reset, in MiB (Linux)."
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def size():
+    "REG with 1,000 labels: memory and time against the number of instances, by tiles and by whole matrices."
+    for b in (1024, 2048) if QUICK else (1024, 2048, 4096, 8192, 16384, 32768):
+        for kind in ("auto", "definition") if b <= 4096 else ("auto",):
+            if (m := memory(kind, b, 1000, 128)) is not None:
+                store("size", how="tiles" if kind == "auto" else "whole", B=b, L=1000, D=128, mib=m["mib"], seconds=m["seconds"], ns_per_pair=m["seconds"] * 1e9 / (b + 1000) ** 2)
+    if not QUICK:
+        x, y = batch(2048, 1000, 128)
+        dense, tiled = (make_loss("reg", 1000, 128, tile=t).to(DEVICE) for t in (None, 256))
+        ms = timed(dict(dense=step(dense, x, y), tiled=step(tiled, x, y)), rounds=9)
+        store("tile", loss="reg", tile=256, B=2048, L=1000, D=128, **middle(ms, "tiled", "dense"))
+
+
+def gpu():
+    "The table of a GPU: formats, whole and tiled, with and without torch.compile, up to 65,536 instances."
+    if DEVICE != "cuda":
+        return print("gpu       not measured: no GPU here")
+    plain = tiles.row_gradient
+    for b, n_labels in [(1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)]:
+        x, y = batch(b, n_labels)
+        n = b + n_labels
+        m = min(n, 16384)
+        a, c = torch.randn(m, 256, device=DEVICE), torch.randn(256, n, device=DEVICE)
+        for product in (None, torch.bfloat16):
+            p, q = (t.to(product or torch.float32) for t in (a, c))
+            ceiling = statistics.median(timed(dict(f=lambda: p @ q))["f"]) * 3 * n / m
+            for how in ("eager", "compiled"):
+                tiles.row_gradient = torch.compile(plain) if how == "compiled" else plain
+                for tile in (None, 1024):
+                    ms = statistics.median(timed(dict(f=step(make_loss("reg", n_labels, 256, product=product, tile=tile).to(DEVICE), x, y)), rounds=7)["f"])
+                    store("gpu", loss="reg", B=b, L=n_labels, D=256, product=str(product or torch.float32), how=how, tile=tile, ms=ms, of_ceiling=ceiling / ms)
+    tiles.row_gradient = plain
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(min(2, os.cpu_count()))
+    print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
+    for part in (speed, against_direct, against_library, size, gpu):
+        if not (chosen := [a for a in sys.argv[1:] if a != "quick"]) or part.__name__ in chosen:
+            part()

@@ -1,0 +1,69 @@
+"What must hold, loss by loss: run the sweeps of `tests/` and keep in results/holds.json how many passed (`make holds`)."
+import datetime
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import torch
+
+from mlcl.losses import LOSSES
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ["losses", "weights", "logits", "tiles", "queue", "processes"]
+HOLDS = {  # what must hold → tests that show it; those without a loss in their name count for the losses listed
+    "value and gradient are those of a loop over the definition": ["test_value_and_gradient_are_the_loops", "test_value_and_gradient_are_the_definition"],
+    "gradcheck (REG: the stated gradient)": ["test_gradcheck", ("test_reg_gradient_never_repels_a_positive", ["reg"])],
+    "one-hot labels: the losses meet": [
+        ("test_one_hot_losses_over_instances_are_one", ["supcon_any", "supcon_all", "base", "mulsupcon"]),
+        ("test_one_hot_losses_with_prototypes_are_supcon", ["wreg", "abalone"])],
+    "row sums of W": ["test_weights.test_row_sums"],
+    "invariances": ["test_invariances", "test_permutations_change_nothing"],
+    "the derived gradient, to 1e-10": ["test_gradient_by_the_scores", "test_gradient_identity"],
+    "tiles of any size": ["test_equals_the_definition", "test_float32"],
+    "queue: equal to the larger batch": ["test_queue.*"],
+    "several processes: equal to one": ["test_processes.*"],
+    "half precision": ["test_half_precision", "test_extreme_logits_are_finite_and_right"],
+    "degenerate batches: finite": ["test_finite_value_and_gradient"],
+    "bad input is named": ["test_bad_input_names_the_argument", "test_bad_logits_name_the_argument"],
+}
+
+
+def outcomes():
+    "(file, test, loss or None, passed) of every test."
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        files = [f"tests/test_{f}.py" for f in FILES if (ROOT / f"tests/test_{f}.py").exists()]
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junitxml={report}", *files], cwd=ROOT)
+        for case in ET.parse(report).iter("testcase"):
+            test, _, params = case.get("name").partition("[")
+            losses = [t for t in re.split(r"[-\]\s]", params) if t in LOSSES]
+            passed = not any(case.find(k) is not None for k in ("failure", "error", "skipped"))
+            yield case.get("classname").split(".")[-1], test, losses[0] if losses else None, passed
+
+
+def counts(found):
+    table = {item: {} for item in HOLDS}
+    for item, tests in HOLDS.items():
+        for entry in tests:
+            pattern, named = entry if isinstance(entry, tuple) else (entry, None)
+            for file, test, loss, passed in found:
+                if re.fullmatch(pattern, test) or re.fullmatch(pattern, f"{file}.{test}"):
+                    for name in named or ([loss] if loss else []):
+                        row = table[item].setdefault(name, [0, 0])
+                        row[0], row[1] = row[0] + passed, row[1] + 1
+    return table
+
+
+if __name__ == "__main__":
+    table = counts(list(outcomes()))
+    versions = dict(python=platform.python_version(), torch=torch.__version__)
+    when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    (ROOT / "results" / "holds.json").write_text(json.dumps(dict(when=when, versions=versions, table=table), indent=1) + "\n")
+    for item, row in table.items():
+        print(f"{item}: " + ", ".join(f"{k} {p}/{n}" for k, (p, n) in row.items()))
+    sys.exit(any(p < n for row in table.values() for p, n in row.values()))
