@@ -46,6 +46,15 @@ def test_defaults_count(monkeypatch):
         ('reg', {}, 1, 0), ('bce', {}, 1, 0), ('reg', dict(lr=.01), 1, 0), ('reg', {}, .5, 0), ('reg', {}, 1, 1)]}) == 5
 
 
+def test_how_a_loss_is_computed_is_no_part_of_what_it_is():
+    "The records of the first study keep their names; a tile that is given counts."
+    e = Experiment('yeast', 'mlp', 'reg', dict(epochs=40))
+    assert 'tile' not in e.settings['loss'] and e.id == Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=None))).id
+    assert Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=16))).id != e.id
+    held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/'first.jsonl').records(dataset='yeast')}
+    assert held == {x.id for x in study.experiments('first', only='dataset=yeast')}
+
+
 @pytest.mark.parametrize('args, said', [
     (('digitz', 'resnet', 'reg'), 'dataset: expected one of'), (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
     (('digits', 'resnot', 'reg'), 'encoder: expected one of'), (('digits', 'mlp', 'reg'), 'reads features data, not image'),
