@@ -7,9 +7,9 @@ __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP'
            'GUESS', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain', 'canonical', 'content_hash',
            'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions', 'device_name', 'rounded',
            'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt', 'parse', 'Store',
-           'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'found', 'grid', 'parse_only', 'experiments',
-           'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all', 'run_study',
-           'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
+           'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'parse_only', 'experiments', 'estimate',
+           'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all', 'run_study', 'tries', 'ask',
+           'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -528,15 +528,6 @@ def labels(seeds=range(5)) -> list[Experiment]:
     large = {d: table.pop(d) for d in LARGE if d in table}
     return grid(table, LOSSES, seeds) + grid(large, [l for l in ('bce', 'zlpr', 'asl', 'reg', 'wreg', 'proto', 'abalone') if l in LOSSES], seeds)
 
-# %% ../nbs/45_study.ipynb #cf3bdadc
-def found(store: Store = None # default: that of `labels_search`
-    ) -> dict: # data set → (learning rate, epochs)
-    "The settings of each data set with the best mean validation Macro-F1 of `probe1` over the losses of the search."
-    t = (store or store_of('labels_search')).frame(readout='probe1')
-    t = t.assign(lr=[s['lr'] for s in t.settings], epochs=[s['epochs'] for s in t.settings])
-    mean = t.groupby(['dataset', 'lr', 'epochs']).macro_f1.mean()
-    return {d: tuple(v.item() for v in g.idxmax()[1:]) for d, g in mean.groupby('dataset')}
-
 # %% ../nbs/45_study.ipynb #6eb923ec
 def grid(table: dict, # data set → (encoder, settings)
          losses=SEVEN,
@@ -832,7 +823,9 @@ def reproduce(id: str, # of a record or a run, or its first letters
     if not old: raise ValueError(f'id: expected that of a run with test records, got {id!r}')
     r = next(iter(old.values()))
     exp = Experiment(**{k: r[k] for k in ('dataset', 'encoder', 'loss', 'settings', 'fraction', 'seed')})
-    new = {(x['readout'], x['checkpoint'], x['split']): x['metrics'] for x in runner(exp)}
+    recs = runner(exp)
+    if recs[0]['data_sha256'] != r['data_sha256']: raise ValueError(f'data: expected {r["dataset"]} with sha256 {r["data_sha256"]}, got other data')
+    new = {(x['readout'], x['checkpoint'], x['split']): x['metrics'] for x in recs}
     rows = []
     for i, r in old.items():
         m, now = r['metrics'], new[r['readout'], r['checkpoint'], r['split']]

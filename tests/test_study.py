@@ -375,9 +375,9 @@ def test_reproduce(tiny, capsys):
     t = study.reproduce(run[:8], runner(.05))
     assert list(t.new) == [.55]*2 and t.agrees.all() and not study.reproduce(run, runner(.2)).agrees.any()
     assert len(study.reproduce(f'{run}/probe1', runner(0.))) == 1
-    for bad in ('nothing', ''):
-        if bad or len({r['run'] for r in tiny.records()}) > 1:
-            with pytest.raises(ValueError, match='^id: expected'): study.reproduce(bad)
+    other = lambda exp: [r | dict(data_sha256='1') for r in runner(0.)(exp)]
+    for bad, how, said in [('nothing', None, 'id: expected'), (run, other, 'data: expected')]:
+        with pytest.raises(ValueError, match=said): study.reproduce(bad, how)
     assert main(['study', 'reproduce', 'nothing']) == 2 and 'id: expected' in capsys.readouterr().err
 
 
