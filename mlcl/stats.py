@@ -156,7 +156,7 @@ def effect(records: list, # record dicts
     "Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance."
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
     of = lambda loss, r, split: _by_seed(records, dataset, loss, r, split, checkpoint)
-    b = max(others, key=lambda l: np.mean([r['metrics'][metric] for r in of(l, rb, 'val').values()]))
+    b = max(others, key=lambda l: np.mean([r['metrics'][metric] for r in of(l, rb, 'val').values()])) if len(others) > 1 else others[0]
     one, two = of(a, ra, 'test'), of(b, rb, 'test')
     seeds = sorted(one.keys() & two.keys())
     mean, lo, hi = _interval([one[s] for s in seeds], [two[s] for s in seeds], metric, level)

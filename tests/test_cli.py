@@ -21,7 +21,7 @@ def test_help_and_version_load_nothing_heavy(capsys):
 
 
 @pytest.mark.parametrize('words, said', [
-    ('study plan quik', 'mlcl: study: expected one of first, quick, smoke'),
+    ('study plan quik', 'mlcl: study: expected one of first, labels, labels_search, quick, smoke'),
     ('study run smoke --only loss=regg', 'mlcl: only: loss: expected one of'),
     ('study plan smoke --only los=reg', 'mlcl: only: key: expected one of'), ('data info digitz', 'mlcl: '),
     ('study status nope', 'mlcl: study')])
@@ -32,7 +32,7 @@ def test_mistakes_are_one_line(words, said, capsys):
     with pytest.raises(ValueError): main(['--debug', *words.split()])
 
 
-@pytest.mark.parametrize('words', ['', 'study', 'data', 'study walk', 'study plan', 'study run', 'data get'])
+@pytest.mark.parametrize('words', ['', 'study', 'data', 'study walk', 'study plan', 'study run', 'study tune', 'study reproduce', 'data get'])
 def test_incomplete_commands(words):
     with pytest.raises(SystemExit) as e: main(words.split())
     assert e.value.code == 2

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
-from mlcl.stats import _variances, as_text, leaderboard, mean_interval, paired
+from mlcl.stats import (_variances, as_text, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
+                        verdict, wilcoxon)
+from mlcl.study import pack, unpack
 
 
 @pytest.mark.parametrize('n', [2, 3, 5, 30])
@@ -182,3 +184,100 @@ def test_variance_of_the_instances_is_unbiased(n_seeds, shared, own):
     rng, n = np.random.default_rng(0), 40_000
     diff = rng.normal(0, shared**.5, (1, n)) + rng.normal(0, own**.5, (n_seeds, n))
     assert _variances(np.zeros(n_seeds), diff) == pytest.approx(shared, rel=.05)
+
+
+# ---- many data sets
+
+def made(dataset='d', losses=dict(reg=.5, bce=.4, zlpr=.45), seeds=range(3), val=None, **more):
+    "Records of both splits; `val` gives other validation scores."
+    rng, res = np.random.default_rng(0), []
+    noise = rng.normal(0, .01, 50)
+    for loss, f1 in losses.items():
+        for s in seeds:
+            common = dict(dataset=dataset, loss=loss, seed=s, readout='probe1', checkpoint='last', encoder='mlp', fraction=1., settings={}) | more
+            res += [dict(common, id=f'{dataset}{loss}{s}v', split='val', metrics=dict(macro_f1=(val or losses)[loss])),
+                    dict(common, id=f'{dataset}{loss}{s}t', split='test', metrics=dict(macro_f1=f1 + .01*s),
+                         replicates=dict(macro_f1=pack(f1 + .01*s + noise + rng.normal(0, .002, 50))))]
+    return res
+
+
+def test_the_rival_is_chosen_on_validation_data_alone():
+    assert effect(made(), 'd', 'reg', ['bce', 'zlpr'])['b'] == 'zlpr'
+    e = effect(made(val=dict(reg=.1, bce=.9, zlpr=.2)), 'd', 'reg', ['bce', 'zlpr'])
+    assert e['b'] == 'bce' and e['mean'] == pytest.approx(.1) and e['lower'] < .1 < e['upper'] and len(e['ids']) == 6
+
+
+def test_packed_replicates_give_the_same_interval():
+    packed = made()
+    plain = [r | (dict(replicates=dict(macro_f1=list(unpack(r['replicates']['macro_f1']))))
+                  if 'replicates' in r else {}) for r in packed]
+    assert effect(plain, 'd', 'reg', ['bce']) == effect(packed, 'd', 'reg', ['bce'])
+    narrow, none = effect(packed, 'd', 'reg', ['bce']), effect([{k: v for k, v in r.items() if k != 'replicates'} for r in packed], 'd', 'reg', ['bce'])
+    assert none['mean'] == narrow['mean'] and none['upper'] == pytest.approx(none['lower'], abs=1e-12)  # seeds alone, equal differences
+
+
+def test_effect_refuses_mixed_settings():
+    with pytest.raises(ValueError, match='settings'): effect(made() + made(settings=dict(lr=1), seeds=[7]), 'd', 'reg', ['bce'])
+    with pytest.raises(ValueError, match='records: expected some of asl'): effect(made(), 'd', 'reg', ['asl'])
+
+
+def test_effects_take_complete_data_sets_and_count_shared_documents_once():
+    recs = made('a') + made('b', dict(reg=.3, bce=.35)) + made('aapd') + made('arxiv_cs54')
+    assert set(effects(recs, 'reg', ['bce']).dataset) == {'a', 'b', 'aapd'}
+    assert set(effects(recs, 'reg', ['bce', 'zlpr']).dataset) == {'a', 'aapd'}
+    assert set(effects(recs, 'reg', ['bce'], ['b']).dataset) == {'b'}
+    assert list(score_table(recs).index) == ['a', 'aapd'] and list(score_table(recs, losses=['bce', 'reg']).index) == ['a', 'aapd', 'b']
+
+
+def test_pooled():
+    t = pd.DataFrame(dict(mean=[.02, .03, .07], n_seeds=[5, 3, 5], ids=[['a', 'b'], ['c'], ['d']]))
+    p, ci = pooled(t), ss.ttest_1samp(t['mean'], 0).confidence_interval(.95)
+    assert [p['mean'], p['lower'], p['upper']] == pytest.approx([.04, ci.low, ci.high]) and (p['n_sets'], p['n_seeds'], p['n_records']) == (3, 3, 4)
+    one = pooled(pd.DataFrame([effect(made(), 'd', 'reg', ['bce'])]))
+    assert one['n_sets'] == 1 and one['lower'] == effect(made(), 'd', 'reg', ['bce'])['lower']
+    with pytest.raises(ValueError, match='^table: expected'): pooled(t[:0])
+
+
+@pytest.mark.parametrize('lower, upper, sign, said', [
+    (.1, .2, 1, 'holds'), (-.2, -.1, 1, 'does not hold'), (-.1, .1, 1, 'undecided'), (0., .1, 1, 'undecided'), (-.1, 0., -1, 'undecided'),
+    (.1, .2, -1, 'does not hold'), (-.2, -.1, -1, 'holds'), (np.nan, np.nan, 1, 'undecided')])
+def test_verdict(lower, upper, sign, said):
+    assert verdict(lower, upper, sign) == said
+    with pytest.raises(ValueError, match='^sign: expected'): verdict(lower, upper, 0)
+
+
+DEMSAR = pd.DataFrame([  # Demšar (2006), table 6; "voting" is tied in print and was ranked from more digits
+    [.763, .768, .771, .798], [.599, .591, .590, .569], [.954, .971, .968, .967], [.628, .661, .654, .657], [.882, .888, .886, .898],
+    [.936, .931, .916, .931], [.661, .668, .609, .685], [.583, .583, .563, .625], [.775, .838, .866, .875], [1., 1., 1., 1.],
+    [.940, .962, .965, .962], [.619, .666, .614, .669], [.972, .981, .97501, .975], [.957, .978, .946, .970]], columns=list('abcd'))
+
+
+def test_friedman_on_the_published_example():
+    f = friedman(DEMSAR)
+    assert f['ranks'][list('abcd')].tolist() == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
+    assert f['cd'] == pytest.approx(1.25, abs=5e-3) and friedman(DEMSAR, .1)['cd'] == pytest.approx(1.12, abs=5e-3)
+    n, k, r = 14, 4, f['ranks'].to_numpy()  # the paper's statistic has no correction for ties
+    assert 12*n/k/(k + 1)*((r**2).sum() - k*(k + 1)**2/4) == pytest.approx(9.28, abs=.01) and 9.28 < f['statistic'] < 10.5 and f['p'] < .05
+    for i in 'abcd':
+        for j in 'abcd': assert i == j or (f['pairs'].loc[i, j] < .05) == (abs(f['ranks'][i] - f['ranks'][j]) > f['cd'])
+
+
+def test_friedman_by_hand():
+    "Three losses in the same order on four sets: ranks 1, 2, 3; statistic 12·4/12·(14 − 12) = 8."
+    f = friedman(pd.DataFrame(dict(x=[.3]*4, y=[.2]*4, z=[.1]*4)))
+    assert f['ranks'].tolist() == [1., 2., 3.] and f['statistic'] == pytest.approx(8.) and f['p'] == pytest.approx(np.exp(-4))
+    for t in (pd.DataFrame(dict(x=[.3], y=[.2], z=[.1])), pd.DataFrame(dict(x=[.3, .2], y=[.2, .1]))):
+        with pytest.raises(ValueError, match='^table: expected'): friedman(t)
+
+
+def test_wilcoxon():
+    w = wilcoxon(DEMSAR, 'b')
+    assert w.statistic['a'] == 12. and w.p['a'] < .05
+    t = pd.DataFrame(dict(a=[.1, .2, .3, .4, .5, .6], b=0., c=[.2, .1, .5, .1, .9, .1], d=[.1]*6))
+    w = wilcoxon(t, 'a')
+    assert w.p['b'] == pytest.approx(2/64)
+    order, m = w.p.sort_values().index, 3
+    holm, top = {}, 0.
+    for i, l in enumerate(order): holm[l] = top = max(top, min(1., (m - i)*w.p[l]))
+    assert w.p_holm.to_dict() == pytest.approx(holm)
+    with pytest.raises(ValueError, match='^table: expected'): wilcoxon(t, 'e')

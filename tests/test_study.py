@@ -46,6 +46,15 @@ def test_defaults_count(monkeypatch):
         ('reg', {}, 1, 0), ('bce', {}, 1, 0), ('reg', dict(lr=.01), 1, 0), ('reg', {}, .5, 0), ('reg', {}, 1, 1)]}) == 5
 
 
+def test_how_a_loss_is_computed_is_no_part_of_what_it_is():
+    "The records of the first study keep their names; a tile that is given counts."
+    e = Experiment('yeast', 'mlp', 'reg', dict(epochs=40))
+    assert 'tile' not in e.settings['loss'] and e.id == Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=None))).id
+    assert Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=16))).id != e.id
+    held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/'first.jsonl').records(dataset='yeast')}
+    assert held == {x.id for x in study.experiments('first', only='dataset=yeast')}
+
+
 @pytest.mark.parametrize('args, said', [
     (('digitz', 'resnet', 'reg'), 'dataset: expected one of'), (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
     (('digits', 'resnot', 'reg'), 'encoder: expected one of'), (('digits', 'mlp', 'reg'), 'reads features data, not image'),
@@ -234,7 +243,7 @@ def test_failures_and_dead_workers(tiny, capsys):
     assert '5 to do' in said and 'FloatingPointError: the loss is not finite' in said and 'in epoch 3' not in said
     errors = {r['seed']: r['error'] for r in tiny.failed().values()}
     assert errors[1]['kind'] == 'FloatingPointError' and errors[1]['where'].startswith('test_study.py:')
-    assert errors[2]['kind'] == 'WorkerDied' and 'SIGKILL' in errors[2]['message']
+    assert errors[2]['kind'] == 'WorkerDied' and 'killed twice' in errors[2]['message']
     assert {r['seed'] for r in tiny.records()} == {0, 3, 4} and set(study.plan('t').state) == {'held', 'failed'}
     assert study.run_study('t', jobs=2, runner=mended, progress=False) == dict(held=3, done=0, failed=0)
     assert study.run_study('t', jobs=2, retry=True, runner=mended, progress=False) == dict(held=3, done=2, failed=0)
@@ -264,7 +273,7 @@ def test_estimates(tiny):
 def test_studies_are_well_formed(name):
     for quick in False, True:
         es = study.experiments(name, quick)
-        assert len({e.id for e in es}) == len(es) > 0
+        assert len({e.id for e in es}) == len(es) and (es or name == 'tuned')
 
 
 def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
@@ -279,6 +288,100 @@ def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
     assert DESIGN <= r.keys() and unpack(r['replicates']['macro_f1']).shape == (100,) and len(r['per_label_f1']) == 10
     assert r['metrics']['macro_f1_lo'] <= r['metrics']['macro_f1'] <= r['metrics']['macro_f1_hi']
     assert sum('history' in r for r in store.read()) == 1
+
+
+def test_a_search_leaves_the_test_split_alone(results):
+    encoder, s = study.SMOKE['digits']
+    assert {r['split'] for r in study.run(Experiment('digits', encoder, 'bce', dict(s, bootstrap=0)))} == {'val'}
+
+
+def test_best_epoch_that_is_the_last_is_read_out_once(results, monkeypatch):
+    import mlcl.probe
+    calls, read_out = [], mlcl.probe.read_out
+    encoder, s = study.SMOKE['digits']
+    exp = Experiment('digits', encoder, 'bce', dict(s, checkpoints=['last', 'best']))
+    monkeypatch.setattr(mlcl.probe, 'read_out', lambda *a, **k: calls.append(1) or read_out(*a, **k))
+    rs = study.run(exp)
+    last, best = ([{k: v for k, v in r.items() if k != 'checkpoint'} for r in rs if r['checkpoint'] == c and r['readout'] != 'online'] for c in ('last', 'best'))
+    assert len(calls) == 1 and last == best and len(last) == 8
+
+
+# ---- tuning and reproducing
+
+def scored(exp):
+    "Validation scores that prefer lr near .002; one try in five fails. The test split is never asked for."
+    assert exp.settings['bootstrap'] == 0 and exp.seed == 100
+    lr = exp.settings['lr']
+    if int(lr*1e6) % 5 == 0: raise FloatingPointError('not finite')
+    f1 = 1 - abs(np.log(lr/.002))/10
+    return [dict(readout=r, checkpoint='last', split='val', metrics=dict(macro_f1=float(f1)), per_label_f1=None, chosen={}, data_sha256='0',
+                 seconds=.1) for r in ('probe', 'probe1')]
+
+
+@pytest.fixture
+def two_sets(results, monkeypatch):
+    pytest.importorskip('optuna')
+    monkeypatch.setattr(study, 'TUNED', dict(emotions=(50, 200), scene=(50, 200)))
+    monkeypatch.setattr(study, 'pool', lambda exps, name, jobs, runner: ((e, study.attempt(e, name, runner)) for e in exps))
+    return study.store_of('tuned_tries')
+
+
+def test_tuning(two_sets):
+    from mlcl.losses import LOSSES
+    assert study.experiments('tuned') == [] and study.plan('tuned').empty and not study.tries(two_sets, 'scene', 'reg')
+    assert study.tune(only='dataset=emotions,loss=reg,loss=bce', runner=scored, progress=False) == 2*study.TRIES
+    es = study.experiments('tuned')
+    assert {(e.dataset, e.loss) for e in es} == {('emotions', 'reg'), ('emotions', 'bce')} and [e.seed for e in es] == 2*list(range(5))
+    assert all(e.settings['bootstrap'] == 1000 and e.settings['checkpoints'] == ['last', 'best'] for e in es)
+    for l in ('reg', 'bce'):
+        t = study.tries(two_sets, 'emotions', l)
+        values = {s['lr']: v for s, v in t.values() if v is not None}
+        assert len(t) == study.TRIES and {e.settings['lr'] for e in es if e.loss == l} == {max(values, key=values.get)}
+    assert study.tune(runner=scored, progress=False) == 2*len(LOSSES)*study.TRIES
+    assert len(study.experiments('tuned')) == 2*len(LOSSES)*5
+
+
+def test_tuning_goes_on_where_it_was(two_sets, tmp_path):
+    only = 'dataset=scene,loss=abalone'
+    study.tune(only=only, runner=scored, progress=False)
+    whole = list(study.tries(two_sets, 'scene', 'abalone'))
+    two_sets.path.unlink()
+    count = []
+    def stopped(exp):
+        count.append(1)
+        if len(count) == 5: raise KeyboardInterrupt
+        return scored(exp)
+    with pytest.raises(KeyboardInterrupt): study.tune(only=only, runner=stopped, progress=False)
+    store = Store(two_sets.path)
+    assert len(study.tries(store, 'scene', 'abalone')) == 4
+    study.tune(only=only, runner=scored, progress=False)
+    assert list(study.tries(Store(two_sets.path), 'scene', 'abalone')) == whole
+    for bad in ('dataset=scen', 'loss=regg'):
+        with pytest.raises(ValueError, match='only: '): study.tune(only=bad, runner=scored)
+    with pytest.raises(ValueError, match='study: '): study.tune('first')
+
+
+def test_every_space_is_one_of_settings(monkeypatch):
+    pytest.importorskip('optuna')
+    from mlcl.losses import LOSSES
+    for l in LOSSES: study.attempt_at('yeast', l, study.ask('yeast', l, []))
+
+
+def test_reproduce(tiny, capsys):
+    from mlcl.cli import main
+    def runner(shift): return lambda exp: [r | dict(metrics=dict(macro_f1=.5 + shift, macro_f1_lo=.4, macro_f1_hi=.6)) for r in part(exp.seed)]
+    study.run_all(study.experiments('t', only='seed=0'), tiny, 't', 1, say=lambda *a, **k: None, runner=SHIFTED)
+    run = tiny.records()[0]['run']
+    t = study.reproduce(run[:8], runner(.05))
+    assert list(t.new) == [.55]*2 and t.agrees.all() and not study.reproduce(run, runner(.2)).agrees.any()
+    assert len(study.reproduce(f'{run}/probe1', runner(0.))) == 1
+    other = lambda exp: [r | dict(data_sha256='1') for r in runner(0.)(exp)]
+    for bad, how, said in [('nothing', None, 'id: expected'), (run, other, 'data: expected')]:
+        with pytest.raises(ValueError, match=said): study.reproduce(bad, how)
+    assert main(['study', 'reproduce', 'nothing']) == 2 and 'id: expected' in capsys.readouterr().err
+
+
+def SHIFTED(exp): return [r | dict(metrics=dict(macro_f1=.5, macro_f1_lo=.4, macro_f1_hi=.6)) for r in part(exp.seed)]
 
 
 DESIGN = set('id dataset encoder loss settings fraction seed readout split metrics per_label_f1 seconds device versions data_sha256'.split())

@@ -1,0 +1,92 @@
+"The ledger on made-up records with known effects: verdicts, rivals, readouts, evidence; and on the results of this checkout."
+import numpy as np
+import pytest
+from mlcl import ledger as led
+from mlcl.study import store_of
+
+
+def records(effect, dataset='d', n_labels=60, seeds=range(5), readout=None, fraction=1., epochs=10, checkpoint='last', **metrics):
+    "Every loss scores .5, but those in `effect` score that much more; `readout` alone where it is given."
+    losses = {l: .5 for l in ('bce', 'asl', 'zlpr', 'base', 'mulsupcon', 'abalone', 'wreg', 'proto', 'reg')}
+    res = []
+    for l, f1 in losses.items():
+        for r in ('probe1', 'probe', 'own@.5') if readout is None else [readout]:
+            for s in seeds:
+                v = f1 + effect.get(l, 0.) + .001*((s*7 + len(l)) % 5)
+                m = {k: v for k in ('macro_f1', 'map', 'macro_f1_tail', 'macro_f1_middle', 'macro_f1_head')} | metrics
+                res += [dict(id=f'{dataset}/{l}/{r}/{s}/{x}/{checkpoint}/{fraction}', run=f'{dataset}{l}{s}', dataset=dataset, encoder='mlp', loss=l,
+                             settings=dict(epochs=epochs), fraction=fraction, seed=s, readout=r, split=x, checkpoint=checkpoint, metrics=m,
+                             per_label_f1=[.5]*n_labels if x == 'test' else None) for x in ('val', 'test')]
+    return res
+
+
+def several(effects, **more): return [r for i, e in enumerate(effects) for r in records(e, f'd{i}', **more)]
+
+
+def verdicts(stores): return led.decide(led.ledger(stores)).verdict
+
+
+def test_nothing_is_known_without_records():
+    t = led.ledger({})
+    assert set(t.verdict) == {'no evidence yet'} and set(t.n_records) == {0}
+    assert list(dict.fromkeys(t.id)) == ['C1', 'C2a', 'C2b', 'C3', 'C4', 'C5', 'C6a', 'C6b', 'C7', 'C8a', 'C8b', 'C9a', 'C9b', 'C9c', 'C10']
+    assert set(led.decide(t).verdict) == {'no evidence yet'}
+
+
+@pytest.mark.parametrize('gain, c1, c3', [(.1, 'holds', 'does not hold'), (-.1, 'does not hold', 'holds')])
+def test_signs(gain, c1, c3):
+    v = verdicts(dict(labels=several([dict(reg=gain), dict(reg=gain*1.1), dict(reg=gain*.9)])))
+    assert v['C1'] == v['C4'] == v['C5'] == v['C8b'] == c1 and v['C3'] == c3 and v['C2a'] == 'no evidence yet'
+    few = verdicts(dict(labels=several([dict(reg=gain), dict(reg=gain*1.1), dict(reg=gain*.9)], n_labels=20)))
+    assert few['C1'] == 'no evidence yet' and few['C2a'] == c3
+
+
+def test_mixed_signs_are_undecided():
+    assert verdicts(dict(labels=several([dict(reg=.1), dict(reg=-.1), dict(reg=.02)])))['C1'] == 'undecided'
+
+
+def test_buckets_and_prototypes():
+    v = verdicts(dict(labels=several([dict(abalone=.1, wreg=-.1)]*3)))
+    assert (v['C9a'], v['C9b'], v['C9c'], v['C10'], v['C8a']) == ('holds',)*3 + ('does not hold', 'undecided')
+
+
+def test_readouts_that_differ():
+    low = several([dict(bce=-.2, asl=-.2, zlpr=-.2)]*3, readout='own@.5')
+    level = [r for name in ('probe1', 'probe') for r in several([{}, dict(reg=.01), dict(reg=-.01)], readout=name)]
+    d = led.decide(led.ledger(dict(labels=low + level)))
+    assert d.verdict['C1'] == 'undecided' and d.as_published['C1'] == 'holds (differs)'
+    apart = [r for name, g in (('probe1', .1), ('probe', -.1)) for r in several([dict(reg=g)]*3, readout=name)]
+    assert led.decide(led.ledger(dict(labels=apart + low))).verdict['C1'] == 'undecided (readouts differ)'
+
+
+def test_tuned_settings_come_first_and_are_never_mixed():
+    stores = dict(labels=several([dict(reg=.1)]*2), tuned=records(dict(reg=-.1), 'd0'))
+    t = led.evidence(led.CLAIMS[0], stores).set_index('dataset')
+    assert t.study.to_dict() == dict(d0='tuned', d1='labels') and t['mean']['d0'] < 0 < t['mean']['d1']
+
+
+def test_slope_over_sizes():
+    recs = [r for i, k in enumerate((10, 20, 40, 80)) for r in records(dict(reg=.02*np.log2(k)), f'd{i}', n_labels=k)]
+    r = led.by_size(dict(labels=recs))
+    assert r['mean'] == pytest.approx(.02, abs=1e-3) and r['verdict'] == 'holds' and r['n_sets'] == 4
+    assert led.slope([1, 2, 3], [2., 4., 6.])['mean'] == pytest.approx(2.)
+
+
+def test_scarce_data():
+    def at(d, k): return [r for f in (.05, .1, .2, .5, 1.) for r in records(dict(reg=-k*np.log2(f)), d, fraction=f)]
+    r = led.by_share(dict(scarce=at('a', .01) + at('b', .012) + at('c', .011)), 'zlpr')
+    assert r['verdict'] == 'holds' and r['mean'] == pytest.approx(-.011, abs=1e-3) and r['n_sets'] == 3
+    assert led.by_share(dict(scarce=at('a', -.01)), 'bce')['verdict'] == 'does not hold'
+
+
+def test_long_training():
+    recs = [r for i in range(3) for c, e in (('last', dict(zlpr=-.1)), ('best', {})) for r in records(e, f'd{i}', epochs=400, checkpoint=c)]
+    assert led.by_time(dict(long=recs))['verdict'] == 'holds'
+    assert led.by_time(dict(long=[r | dict(settings=dict(epochs=40)) for r in recs]))['verdict'] == 'no evidence yet'
+
+
+def test_results_of_this_checkout():
+    stores = {s: store_of(s).records() for s in led.MAIN}
+    for r in led.ledger(stores).itertuples():
+        assert (r.n_sets == 0) == (r.verdict == 'no evidence yet')
+        if r.verdict in ('holds', 'does not hold'): assert r.lower > 0 or r.upper < 0
