@@ -519,13 +519,14 @@ def search(losses=('bce', 'reg')) -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #f12191c1
 LABELS = dict( # data set → (learning rate, epochs)
     emotions=(1e-3, 50), scene=(1e-3, 50), yeast=(1e-3, 200), birds=(1e-3, 200), genbase=(3e-3, 200), medical=(3e-3, 200), enron=(1e-3, 100),
-    cal500=(3e-3, 50), tmc2007=(1e-3, 20), corel5k=(1e-3, 40), bibtex=(1e-3, 40))
+    cal500=(3e-3, 50), tmc2007=(1e-3, 20), corel5k=(1e-3, 40), bibtex=(1e-3, 40),
+    delicious=(3e-3, 20))
 
 def labels(seeds=range(5)) -> list[Experiment]:
     "All losses at the common settings of each data set."
     from mlcl.losses import LOSSES
     table = {d: ('mlp', MLP | LARGE.get(d, {}) | dict(lr=lr, epochs=n)) for d, (lr, n) in LABELS.items()}
-    large = {d: table.pop(d) for d in LARGE if d in table}
+    large = {d: table.pop(d) for d in LARGE}
     return grid(table, LOSSES, seeds) + grid(large, [l for l in ('bce', 'zlpr', 'asl', 'reg', 'wreg', 'proto', 'abalone') if l in LOSSES], seeds)
 
 # %% ../nbs/45_study.ipynb #6eb923ec
