@@ -81,6 +81,7 @@ def looked(browser, address, page):
     size(browser, 1280)
     browser.get_log("browser")
     browser.get(address + page)
+    browser.execute_async_script("Promise.allSettled([...document.images].map(i => i.decode())).then(arguments[0])")
     return browser.execute_script(LOOK) | {"console": [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]}
 
 

@@ -82,9 +82,11 @@ def batch(b, n_labels, d=256, seed=0):
 
 
 def step(loss, x, y):
+    leaves = [x, *loss.parameters()]
+
     def f():
-        x.grad = None
-        loss.zero_grad()
+        for leaf in leaves:
+            leaf.grad = None
         loss(x, y).backward()
 
     return f

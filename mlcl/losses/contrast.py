@@ -96,7 +96,8 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
     with torch.autocast(refs[0].embeddings.device.type, enabled=False):
         known = [None if me else start_of(a, refs) for a in anchors]
         rows = [*refs, *(a for a, i in zip(anchors, known) if i is None)]
-        x, ends = torch.cat([b.embeddings for b in rows]), [*accumulate(len(b.embeddings) for b in rows)]
+        x = torch.cat([b.embeddings for b in rows]) if len(rows) > 1 else rows[0].embeddings
+        ends = [*accumulate(len(b.embeddings) for b in rows)]
         if x.dtype in (torch.float16, torch.bfloat16): x = x.float()
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
         mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult) for b in refs]) if any(b.log_mult for b in refs) else None
