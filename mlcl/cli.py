@@ -119,8 +119,8 @@ def main(args: list = None # default: the words of the command line
     "The command `mlcl`."
     a = parser().parse_args(args)
     try: return a.do(a) or 0
-    except (ValueError, FileNotFoundError) as e:
+    except BrokenPipeError: return 141
+    except (ValueError, FileNotFoundError, ConnectionError) as e:
         if a.debug: raise
         print(f'mlcl: {e}', file=sys.stderr)
         return 2
-    except BrokenPipeError: return 141

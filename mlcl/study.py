@@ -807,9 +807,8 @@ def tuned(name: str = 'tuned', seeds=range(5)) -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #eb213555
 def find(id: str # of a record or a run, or its first letters
     ) -> list[dict]:
-    "The records of one run, from whatever store holds it."
-    stores = sorted(results_dir().glob('*.jsonl*'))
-    recs = [r for p in stores if p.suffix in ('.jsonl', '.gz') for r in Store(p).records() if r['id'].startswith(id)]
+    "The records of one run, from whatever study holds it."
+    recs = [r for name in (*STUDIES, 'tuned_tries') for r in store_of(name).records() if r['id'].startswith(id)]
     runs = {r['run'] for r in recs}
     if len(runs) != 1: raise ValueError(f'id: expected that of one run, got {id!r}, which fits {len(runs)}')
     return recs

@@ -76,3 +76,12 @@ def test_failed_runs_give_status_1(monkeypatch, capsys):
     assert 'FAILED: TrainingFailed' in out and '--retry does failed runs again' in out
     assert main('study report nan'.split()) == 0
     assert 'failed: digits reg seed 0: TrainingFailed' in capsys.readouterr().out
+
+
+def test_a_failed_download_is_a_message(monkeypatch, capsys):
+    "No traceback where a data set cannot be fetched."
+    from mlcl import cli
+    def fail(*_): raise ConnectionError("x: the download failed")
+    monkeypatch.setattr('mlcl.study.reproduce', fail)
+    assert cli.main(['study', 'reproduce', 'a']) == 2
+    assert capsys.readouterr().err == 'mlcl: x: the download failed\n'

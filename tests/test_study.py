@@ -372,6 +372,7 @@ def test_reproduce(tiny, capsys):
     def runner(shift): return lambda exp: [r | dict(metrics=dict(macro_f1=.5 + shift, macro_f1_lo=.4, macro_f1_hi=.6)) for r in part(exp.seed)]
     study.run_all(study.experiments('t', only='seed=0'), tiny, 't', 1, say=lambda *a, **k: None, runner=SHIFTED)
     run = tiny.records()[0]['run']
+    (tiny.path.parent/'bench.jsonl').write_text('{"kind": "not a record of a study"}\n'*2)
     t = study.reproduce(run[:8], runner(.05))
     assert list(t.new) == [.55]*2 and t.agrees.all() and not study.reproduce(run, runner(.2)).agrees.any()
     assert len(study.reproduce(f'{run}/probe1', runner(0.))) == 1
@@ -379,6 +380,13 @@ def test_reproduce(tiny, capsys):
     for bad, how, said in [('nothing', None, 'id: expected'), (run, other, 'data: expected')]:
         with pytest.raises(ValueError, match=said): study.reproduce(bad, how)
     assert main(['study', 'reproduce', 'nothing']) == 2 and 'id: expected' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['first', 'labels_search', 'labels'])
+def test_published_records_are_found(name):
+    "Beside everything else that lies in results/."
+    r = next(iter(study.store_of(name).records()))
+    assert {x['run'] for x in study.find(r['id'])} == {r['run']}
 
 
 def SHIFTED(exp): return [r | dict(metrics=dict(macro_f1=.5, macro_f1_lo=.4, macro_f1_hi=.6)) for r in part(exp.seed)]

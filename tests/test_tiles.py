@@ -8,7 +8,7 @@ import torch
 
 from mlcl.checks import label_batches, random_labels
 from mlcl.losses import LOSSES, NoPositivesWarning, make_loss
-from mlcl.losses.contrast import Block, _rows, contrast, positions, unit
+from mlcl.losses.contrast import definition
 from mlcl.scale import tiles
 from mlcl.scale.tiles import sizes_of
 
@@ -24,21 +24,6 @@ def make(name, n_labels=6, dim=5, dtype=F64, **settings):
 def data(n=11, n_labels=6, dim=5, dtype=F64, seed=0):
     torch.manual_seed(seed)
     return torch.randn(n, dim, dtype=dtype, requires_grad=True), random_labels(n, n_labels, seed=seed)
-
-
-def definition(loss, x, y, refs=None):
-    "The loss from whole matrices, differentiated automatically: nothing of `mlcl.scale` is used."
-    batch = Block(x, y)
-    anchors, blocks = loss.blocks(batch, batch if refs is None else Block(*refs))
-    v = torch.cat([unit(b.embeddings) for b in blocks])
-    mult = torch.cat([v.new_full((len(b.embeddings),), b.log_mult) for b in blocks])
-    total, found = 0, 0
-    for a in anchors:
-        me = positions(a, blocks)
-        w = torch.cat(loss.weight(a.labels, [b.labels for b in blocks], me), 1).to(v.dtype)
-        part, some = _rows(unit(a.embeddings), v, mult, w, me, loss.temperature, loss.drop_repulsion)
-        total, found = total + part, found + some
-    return total / (loss.count(y) or found.clamp(min=1))
 
 
 def value_and_gradients(f, loss, x):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from mlcl.checks import random_labels
 from mlcl.losses import LOSSES, make_loss
-from mlcl.losses.contrast import Block, _rows, positions, unit
+from mlcl.losses.contrast import definition
 from mlcl.scale import tiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,19 +183,6 @@ def against_library():
         print("library   takes multi-hot labels now")
     except Exception as e:
         print("library   multi-hot labels:", type(e).__name__, str(e).splitlines()[0][:80])
-
-
-def definition(loss, x, y):
-    "The loss from whole matrices, differentiated automatically."
-    b = Block(x, y)
-    anchors, refs = loss.blocks(b, b)
-    v, total, found = torch.cat([unit(r.embeddings) for r in refs]), 0, 0
-    for a in anchors:
-        me = positions(a, refs)
-        w = torch.cat(loss.weight(a.labels, [r.labels for r in refs], me), 1)
-        part, some = _rows(unit(a.embeddings), v, v.new_zeros(len(v)), w, me, loss.temperature, loss.drop_repulsion)
-        total, found = total + part, found + some
-    return total / found
 
 
 def memory(kind, b, n_labels, d):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Block', 'unit', 'is_self', 'drop_self', 'rows_to_one', 'NoPositivesWarning', 'contrast', 'contrast_sum', 'start_of',
-           'positions', 'check_embeddings', 'check_labels', 'check_number', 'ContrastiveLoss']
+           'positions', 'check_embeddings', 'check_labels', 'check_number', 'ContrastiveLoss', 'definition']
 
 # %% ../../nbs/20_contrast.ipynb #e718528d
 import math, warnings
@@ -216,3 +216,21 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     anchors, refs = loss.blocks(batch, refs)
     return contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels),
                     tile=loss.tile, product=loss.product)
+
+# %% ../../nbs/20_contrast.ipynb #5cead08f
+def definition(loss, # a `ContrastiveLoss`
+               embeddings: Tensor, # (B, D)
+               labels: Tensor, # (B, L) multi-hot
+               refs: tuple = None # (embeddings, labels) that replace the batch as references
+    ) -> Tensor: # scalar
+    "The loss by whole matrices and automatic differentiation; unchecked, and slow for large batches."
+    batch = Block(embeddings, labels)
+    anchors, blocks = loss.blocks(batch, Block(*refs) if refs else batch)
+    v, total, found = torch.cat([unit(b.embeddings) for b in blocks]), 0, 0
+    mult = torch.cat([v.new_full((len(b.embeddings),), b.log_mult) for b in blocks])
+    for a in anchors:
+        me = positions(a, blocks)
+        w = torch.cat(loss.weight(a.labels, [b.labels for b in blocks], me), 1).to(v.dtype)
+        part, some = _rows(unit(a.embeddings), v, mult, w, me, loss.temperature, loss.drop_repulsion)
+        total, found = total + part, found + some
+    return total / (loss.count(labels) or found.clamp(min=1))
