@@ -378,11 +378,22 @@ for _name, _info in dict(
                         source='github.com/monologg/GoEmotions-pytorch at commit b75f9d3',
                         terms='Apache-2.0; contains offensive text', reference='Demszky et al. 2020'),
         semeval2018_ec=dict(title='tweets, 11 emotions', source='github.com/cbaziotis/ntua-slp-semeval2018 at commit 291038d',
-                            terms='research only; tweets must not be republished', reference='Mohammad et al. 2018'),
-        arxiv_cs54=dict(title='abstracts, 54 subjects, own split', source='arXiv metadata: '
-                        'github.com/HeinrichHartmann/arxiv_meta, github.com/staeiou/arxiv_archive', terms='metadata may be reused',
-                        reference='Yang et al. 2018', show_texts=True)).items():
+                            terms='research only; tweets must not be republished', reference='Mohammad et al. 2018')).items():
     _register(_name, 'text', [f'{_name}/{_name}.parquet'], **_info)(_parquet)
+
+# %% ../nbs/02_data.ipynb #b8e5b222
+@_register('arxiv_cs54', 'text', ['arxiv_cs54/arxiv_cs54.parquet'], title='abstracts, 54 subjects, own split',
+           source='arXiv metadata: github.com/HeinrichHartmann/arxiv_meta, github.com/staeiou/arxiv_archive',
+           terms='metadata may be reused', reference='Yang et al. 2018', show_texts=True)
+def _arxiv(path, top: int = 54, core: int = 54): # numbers of labels
+    "Abstracts with one of the `core` most frequent labels; of the labels, the `top` most frequent ones among them (in training)."
+    x, y, labels, splits = _parquet(path)
+    if not 2 <= core <= top <= len(labels): raise ValueError(f'top, core: expected 2 <= core <= top <= {len(labels)}, got {top!r} and {core!r}')
+    most = lambda y, k: np.sort(np.argsort(-y.sum(0, dtype=int), kind='stable')[:k])
+    rows = y[:, most(y[splits['train']], core)].any(1)
+    splits = {k: i[rows[i]] for k, i in splits.items()}
+    keep = most(y[splits['train']], top)
+    return [t for t, r in zip(x, rows) if r], y[rows][:, keep], [labels[i] for i in keep], {k: np.cumsum(rows)[i] - 1 for k, i in splits.items()}
 
 # %% ../nbs/02_data.ipynb #04018bc5
 @_register('aapd', 'text', ['arxiv_cs54/arxiv_cs54.parquet', 'aapd_valtest/aapd_valtest.parquet'],
@@ -486,11 +497,11 @@ def present(name: str # one of `names()`
 # %% ../nbs/02_data.ipynb #2d01fd7f
 def load(name: str, # one of `names()`
          seed: int = 0, # seed of the set that is drawn, `digits`
-         **options # options of the embedded sets, see `digits` and `docstrings`
+         **options # of `digits`, `docstrings` and `arxiv_cs54`, see there
     ) -> Dataset: # with splits train, val and test
     "Load a data set; its files are checked first."
     s, files = _set(name), _set(name)['files']
-    known = [] if files else list(signature(s['read']).parameters)
+    known = [k for k, p in signature(s['read']).parameters.items() if p.default is not p.empty]
     if bad := sorted(set(options) - set(known)):
         raise ValueError(f"options: {name} has {', '.join(known) or 'none'}; got {', '.join(bad)}")
     if 'seed' in known: options['seed'] = seed
