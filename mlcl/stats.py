@@ -152,7 +152,7 @@ def effect(records: list, # record dicts
            readout='probe1', # of both sides, or a pair (of a, of the others)
            checkpoint: str = 'last', # 'last' or 'best'
            level: float = .95 # of the interval
-    ) -> dict: # dataset, a, b, mean, lower, upper of the difference a − b, n_seeds, ids of the records
+    ) -> dict: # dataset, a, b, mean, lower, upper of the difference a − b, n_seeds, by_seed, ids of the records
     "Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance."
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
     of = lambda loss, r, split: _by_seed(records, dataset, loss, r, split, checkpoint)
@@ -160,7 +160,8 @@ def effect(records: list, # record dicts
     one, two = of(a, ra, 'test'), of(b, rb, 'test')
     seeds = sorted(one.keys() & two.keys())
     mean, lo, hi = _interval([one[s] for s in seeds], [two[s] for s in seeds], metric, level)
-    return dict(dataset=dataset, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds), ids=[r[s]['id'] for r in (one, two) for s in seeds])
+    by_seed = {s: one[s]['metrics'][metric] - two[s]['metrics'][metric] for s in seeds}
+    return dict(dataset=dataset, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds), by_seed=by_seed, ids=[r[s]['id'] for r in (one, two) for s in seeds])
 
 # %% ../nbs/46_stats.ipynb #fbec3802
 def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):

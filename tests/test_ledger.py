@@ -29,7 +29,7 @@ def verdicts(stores): return led.decide(led.ledger(stores)).verdict
 def test_nothing_is_known_without_records():
     t = led.ledger({})
     assert set(t.verdict) == {'no evidence yet'} and set(t.n_records) == {0}
-    assert list(dict.fromkeys(t.id)) == ['C1', 'C2a', 'C2b', 'C3', 'C4', 'C5', 'C6a', 'C6b', 'C7', 'C8a', 'C8b', 'C9a', 'C9b', 'C9c', 'C10']
+    assert list(dict.fromkeys(t.id)) == ['C1', 'C2a', 'C2b', 'C2c', 'C3', 'C4', 'C5', 'C6a', 'C6b', 'C6c', 'C6d', 'C7', 'C8a', 'C8b', 'C8c', 'C9a', 'C9b', 'C9c', 'C10']
     assert set(led.decide(t).verdict) == {'no evidence yet'}
 
 
@@ -72,11 +72,40 @@ def test_slope_over_sizes():
     assert led.slope([1, 2, 3], [2., 4., 6.])['mean'] == pytest.approx(2.)
 
 
+def curve(stores, id): return next(r for r in led.curves(stores) if r['id'] == id)
+
+
 def test_scarce_data():
-    def at(d, k): return [r for f in (.05, .1, .2, .5, 1.) for r in records(dict(reg=-k*np.log2(f)), d, fraction=f)]
-    r = led.by_share(dict(scarce=at('a', .01) + at('b', .012) + at('c', .011)), 'zlpr')
-    assert r['verdict'] == 'holds' and r['mean'] == pytest.approx(-.011, abs=1e-3) and r['n_sets'] == 3
-    assert led.by_share(dict(scarce=at('a', -.01)), 'bce')['verdict'] == 'does not hold'
+    def at(d, k, o=0.): return [r for f in (.05, .1, .2, .5, 1.) for r in records(dict(reg=o - k*np.log2(f)), d, fraction=f)]
+    stores = dict(scarce=at('a', .01) + at('b', .012) + at('c', .011))
+    r = curve(stores, 'C6a')
+    assert r['verdict'] == 'holds' and r['mean'] == pytest.approx(-.011, abs=1e-3) and r['n_sets'] == 3 and r['sets'] == 'a, b, c'
+    assert curve(dict(scarce=at('a', -.01)), 'C6b')['verdict'] == 'does not hold'
+    assert curve(stores, 'C6c')['verdict'] == 'holds'
+    r = curve(dict(scarce=at('a', .01, -.1) + at('b', .01, -.11)), 'C6d') # falls, but lies below
+    assert r['verdict'] == 'does not hold' and r['mean'] == pytest.approx(-.105 + .01*np.log2(20)/2, abs=2e-3)
+    assert curve(dict(scarce=[r for r in at('a', .01) if r['fraction'] > .2]), 'C6a')['verdict'] == 'no evidence yet' # two points are no curve
+    assert led.height([0., 1., 3.], [0., 2., 2.]) == pytest.approx(5/3) and led.fall([0, 1, 2], [1., 3., 5.]) == pytest.approx(2.)
+
+
+def test_cut_to_fewer_labels():
+    "The rival is chosen for each number of labels, on validation data."
+    recs = [r | dict(id=f'{r["id"]}/{k}', settings=dict(data=dict(top=k))) for k in (5, 10, 20, 40) for r in records(dict(reg=.01*np.log2(k)), 'one', n_labels=k)]
+    r = curve(dict(cut=recs), 'C2c')
+    assert r['verdict'] == 'holds' and r['mean'] == pytest.approx(.01, abs=1e-3) and r['sets'] == 'one' and r['n_records'] == 4*5*2
+
+
+def test_norms_of_gradients():
+    "Less variation of PROTO's gradient norm counts for the claim; losses without a history count for nothing."
+    def with_curves(proto, d):
+        main = records({}, d)
+        return main + [dict(r, id=f'{d}{l}{s}', loss=l, seed=s, readout='online', split='val', per_label_f1=None,
+                            history=[dict(grad_norm=n, grad_norm_std=cv*n + .001*s) for n in (1., 2.)])
+                       for r in main[:1] for l, cv in (('proto', proto), ('bce', .5)) for s in range(3)]
+    for proto, want in ((.2, 'holds'), (.8, 'does not hold')):
+        r = led.row(next(c for c in led.CLAIMS if c.id == 'C8c'), dict(labels=with_curves(proto, 'a') + with_curves(proto + .01, 'b')))
+        assert r['verdict'] == want and r['mean'] == pytest.approx(proto - .5 + .005, abs=2e-3)
+    assert led.steady(records({})) == []
 
 
 def test_long_training():
