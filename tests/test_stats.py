@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
-from mlcl.stats import (_variances, as_text, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
+from mlcl.stats import (_variances, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
                         verdict, wilcoxon)
 from mlcl.study import pack, unpack
 
@@ -244,6 +244,14 @@ def test_pooled():
 def test_verdict(lower, upper, sign, said):
     assert verdict(lower, upper, sign) == said
     with pytest.raises(ValueError, match='^sign: expected'): verdict(lower, upper, 0)
+
+
+def test_behind_names_each_run_once():
+    recs = [dict(id=f'{run}/{readout}/last/test') for run in ('b'*16, 'a'*16) for readout in ('probe', 'probe1')]
+    html = behind(recs).data
+    assert html.startswith('<details><summary>') and '2 runs' in html and f"<code>{'a'*8} {'b'*8}</code>" in html
+    assert html == behind(r['id'] for r in recs).data
+    with pytest.raises(ValueError, match='^records: expected'): behind([])
 
 
 DEMSAR = pd.DataFrame([  # Demšar (2006), table 6; "voting" is tied in print and was ranked from more digits
