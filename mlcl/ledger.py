@@ -76,10 +76,10 @@ def evidence(c: Claim,
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/90_ledger.ipynb #8ca65e87
-NONE = dict(mean=np.nan, lower=np.nan, upper=np.nan, n_sets=0, n_seeds=0, n_records=0, sets='', verdict='no evidence yet')
+NONE = dict(mean=np.nan, lower=np.nan, upper=np.nan, n_sets=0, n_seeds=0, n_records=0, sets='', ids=(), verdict='no evidence yet')
 def entry(id: str, claim: str, readout: str, t: pd.DataFrame, sign: int = 1) -> dict:
     "A row of the ledger from the effects of data sets."
-    res = NONE if t.empty else (p := pooled(t)) | dict(sets=', '.join(t.dataset), verdict=verdict(p['lower'], p['upper'], sign))
+    res = NONE if t.empty else (p := pooled(t)) | dict(sets=', '.join(t.dataset), ids=[i for ids in t.ids for i in ids], verdict=verdict(p['lower'], p['upper'], sign))
     return dict(id=id, claim=claim, readout=readout) | res
 
 def row(c: Claim, stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> dict:
