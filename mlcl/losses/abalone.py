@@ -20,9 +20,10 @@ def abalone_weight(labels, # (b, L) multi-hot
     "W of ABALONE: every label of an anchor has the same mass, shared by its prototype (1) and its instances (1/|union|)."
     size = sizes(labels).clamp(min=1)[:, None]
     m = [1. if isinstance(r, OneHot) else (size + sizes(r)).sub_(intersection(labels, r)).reciprocal_() for r in refs]
-    d = sum(counts(r) if isinstance(r, OneHot) else spread(mk, r) for mk, r in zip(m, refs)) - labels/size * (me >= 0)[:, None]
+    turned = [mk if getattr(r, 'y', None) is labels else None for mk, r in zip(m, refs)] # symmetric within a batch
+    d = sum(counts(r) if isinstance(r, OneHot) else spread(mk, r, t) for mk, r, t in zip(m, refs, turned)) - labels/size * (me >= 0)[:, None]
     q = labels / (d.clamp(min=1e-9) * size)
-    return drop_self([intersection(q, r) * mk for mk, r in zip(m, refs)], me)
+    return drop_self([intersection(q, r, labels).mul_(mk) for mk, r in zip(m, refs)], me)
 
 # %% ../../nbs/26_abalone.ipynb #8f866d2b
 class AbaloneLoss(PrototypeLoss):

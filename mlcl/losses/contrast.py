@@ -8,12 +8,13 @@ __all__ = ['Block', 'unit', 'is_self', 'drop_self', 'rows_to_one', 'NoPositivesW
 
 # %% ../../nbs/20_contrast.ipynb #e718528d
 import math, warnings
+from functools import reduce
 from itertools import accumulate
 from typing import NamedTuple, Union
 import torch
 from torch import nn, Tensor
 from ..labels import MultiHot, OneHot, intersection
-from ..scale.tiles import Job, Tiled
+from ..scale.tiles import LN2, Job, Tiled
 
 # %% ../../nbs/20_contrast.ipynb #1f82ddd7
 class Block(NamedTuple):
@@ -43,20 +44,20 @@ def is_self(me: Tensor, # (b,) position of each anchor among the references, -1 
 def drop_self(mats: list, # one (b, M_k) matrix for each block
               me: Tensor # (b,) position of each anchor among all references
     ) -> list: # the same matrices, zero where an anchor meets itself
-    "Remove each anchor's own entry."
-    out, start = [], 0
+    "Remove each anchor's own entry, in place."
+    me = me[:, None]
     for m in mats:
-        at = (me - start).clamp(0, m.shape[1] - 1)[:, None]
-        out.append(m.scatter(1, at, m.gather(1, at).masked_fill((at[:, 0] == me - start)[:, None], 0)))
-        start += m.shape[1]
-    return out
+        at = me.clamp(0, m.shape[1] - 1)
+        m.scatter_(1, at, m.gather(1, at).masked_fill_(at == me, 0))
+        me = me - m.shape[1]
+    return mats
 
 # %% ../../nbs/20_contrast.ipynb #845b40df
 def rows_to_one(mats: list # one (b, M_k) matrix of nonnegative numbers for each block
     ) -> list: # the same, every row divided by its sum over all blocks; zero rows stay zero
-    "Scale the rows, over all blocks together, to sum 1."
+    "Scale the rows, over all blocks together, to sum 1, in place."
     total = sum(m.sum(1, keepdim=True) for m in mats)
-    return [m / total.masked_fill(total == 0, 1) for m in mats]
+    return [m.div_(total.masked_fill(total == 0, 1)) for m in mats]
 
 # %% ../../nbs/20_contrast.ipynb #454e94d4
 class NoPositivesWarning(UserWarning):
@@ -86,8 +87,8 @@ def contrast(anchors: list, # of Block
     ) -> Tensor: # scalar, at least float32
     "The loss −(1/N) Σᵢ Σⱼ Wᵢⱼ (sᵢⱼ/τ − log Zᵢ) over blocks of anchors and references."
     total, found = contrast_sum(anchors, refs, weight, temperature, me, drop_repulsion, tile, product)
-    if found == 0: warnings.warn(NoPositivesWarning("no anchor shares a label with any reference: the loss is 0"), stacklevel=3)
-    return total / (count or found.clamp(min=1))
+    if (found := int(found)) == 0: warnings.warn(NoPositivesWarning("no anchor shares a label with any reference: the loss is 0"), stacklevel=3)
+    return total / (count or max(found, 1))
 
 # %% ../../nbs/20_contrast.ipynb #94066cf6
 def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=False, tile=None, product=None # as `contrast`
@@ -96,16 +97,16 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
     with torch.autocast(refs[0].embeddings.device.type, enabled=False):
         known = [None if me else start_of(a, refs) for a in anchors]
         rows = [*refs, *(a for a, i in zip(anchors, known) if i is None)]
-        x = torch.cat([b.embeddings for b in rows]) if len(rows) > 1 else rows[0].embeddings
-        ends = [*accumulate(len(b.embeddings) for b in rows)]
-        if x.dtype in (torch.float16, torch.bfloat16): x = x.float()
+        dtype = reduce(torch.promote_types, (b.embeddings.dtype for b in rows), torch.float32)
+        xs = [b.embeddings.to(dtype) for b in rows]
+        ends = [*accumulate(map(len, xs))]
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
-        mult = torch.cat([x.new_full((len(b.embeddings),), b.log_mult) for b in refs]) if any(b.log_mult for b in refs) else None
+        mult = torch.cat([x.new_full((len(x),), b.log_mult/LN2) for x, b in zip(xs, refs)]) if any(b.log_mult for b in refs) else None
         wide = 1/temperature + max(abs(b.log_mult) for b in refs) > 30
         sets = [b.labels if isinstance(b.labels, OneHot) else MultiHot(b.labels) for b in refs]
         job = Job(weight, [a.labels for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
                   [next(outside) if i is None else i for i in known], m, mult, temperature, wide, drop_repulsion, tile, product, torch.is_grad_enabled())
-        return Tiled.apply(job, x)
+        return Tiled.apply(job, *xs)
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
 def start_of(block: Block, # of anchors
@@ -126,13 +127,14 @@ def positions(block: Block, # of anchors
 
 # %% ../../nbs/20_contrast.ipynb #3d5ae7c5
 def check_embeddings(x, # what should be a (n, D) tensor
-                     name: str = 'embeddings' # of the argument, for the message
+                     name: str = 'embeddings', # of the argument, for the message
+                     finite: bool = True # look at every number?
     ):
     "Raise ValueError unless `x` is a finite floating (n, D) tensor with n, D >= 1."
     if not isinstance(x, Tensor) or x.ndim != 2 or 0 in x.shape or not x.is_floating_point():
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name}: expected a floating tensor of shape (n, D) with n, D >= 1, got {got}")
-    if not math.isfinite(x.detach().sum()) and not x.isfinite().all():
+    if finite and not math.isfinite(x.detach().sum()) and not x.isfinite().all():
         raise ValueError(f"{name}: expected finite numbers, got {(~x.isfinite()).sum()} NaN or infinite of {x.numel()}")
 
 # %% ../../nbs/20_contrast.ipynb #9fbe72fa
@@ -150,8 +152,10 @@ def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
     if labels.ndim == 1: labels = _from_indices(labels, n_labels, name)
     if labels.shape[1] == 0 or labels.shape[1] != (n_labels or labels.shape[1]):
         raise ValueError(f"{name}: expected {n_labels or 'at least 1'} label columns, got {labels.shape[1]}")
-    if not torch.equal(labels, labels.bool().to(labels.dtype)): raise ValueError(f"{name}: expected only 0 and 1, got {labels[(labels != 0) & (labels != 1)][0].item()}")
-    return labels if labels.dtype == torch.float64 else labels.float()
+    y = labels if labels.dtype == torch.float64 else labels.float()
+    low, high = map(float, torch.addcmul(y, y, y, value=-1).aminmax())
+    if not low == high == 0: raise ValueError(f"{name}: expected only 0 and 1, got {labels[(labels != 0) & (labels != 1)][0].item()}")
+    return y
 
 # %% ../../nbs/20_contrast.ipynb #79bb5b23
 def _from_indices(labels, n_labels, name):
@@ -202,7 +206,7 @@ class ContrastiveLoss(nn.Module):
 # %% ../../nbs/20_contrast.ipynb #51f7919a
 def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     "Check the inputs, make the blocks, call the core."
-    check_embeddings(embeddings)
+    check_embeddings(embeddings, finite=False)
     if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
     if any(p.device != embeddings.device for p in loss.parameters()): raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
     labels = check_labels(labels, len(embeddings), loss.n_labels, embeddings.device)
@@ -214,8 +218,10 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
             raise ValueError(f"ref_embeddings: expected {embeddings.shape[1]} columns like embeddings, got {ref_embeddings.shape[1]}")
         refs = Block(ref_embeddings, check_labels(ref_labels, len(ref_embeddings), labels.shape[1], embeddings.device, 'ref_labels'))
     anchors, refs = loss.blocks(batch, refs)
-    return contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels),
-                    tile=loss.tile, product=loss.product)
+    value = contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels),
+                     tile=loss.tile, product=loss.product)
+    if not value.detach().isfinite(): check_embeddings(embeddings)
+    return value
 
 # %% ../../nbs/20_contrast.ipynb #5cead08f
 def definition(loss, # a `ContrastiveLoss`

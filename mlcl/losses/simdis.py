@@ -22,5 +22,5 @@ class SimilarityDissimilarityLoss(ContrastiveLoss):
     "Similarity-dissimilarity loss (arXiv 2410.13439), as we read it: SupCon with each log-term times Kˢ·Kᵈ; arguments as `ContrastiveLoss`."
     def weight(self, labels, refs, me):
         k = drop_self([simdis_factor(labels, r) for r in refs], me)
-        n = sum((m > 0).sum(1, keepdim=True) for m in k)
+        n = sum(m.sign().sum(1, keepdim=True) for m in k)
         return [m / n.clamp(min=1) for m in k]
