@@ -139,6 +139,27 @@ def test_inputs_are_left_alone():
         assert all(torch.equal(v, state[k]) for k, v in loss.state_dict().items())
 
 
+@pytest.mark.parametrize("bad", [0.5, 2.0, -1.0, 1e-30, 1 + 1e-6, 1e30, float("inf"), float("nan")])
+def test_every_number_but_zero_and_one_is_refused_as_a_label(bad):
+    x, y = data(dtype=torch.float32)
+    y = y.float()
+    y[3, 2] = bad
+    with pytest.raises(ValueError, match="^labels: expected only 0 and 1, got"):
+        make("base", dtype=torch.float32)(x, y)
+
+
+@pytest.mark.parametrize("name", EMBEDDING)
+def test_one_number_that_is_not_finite_is_found(name):
+    for bad in (float("nan"), float("inf")):
+        x, y = data()
+        x.data[4, 1] = bad
+        with pytest.raises(ValueError, match="^embeddings: expected finite numbers, got 1 NaN or infinite of 55"):
+            make(name)(x, y)
+        with pytest.raises(ValueError, match="^embeddings: expected finite numbers, got 1 NaN or infinite of 55"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoPositivesWarning)
+            make(name)(x, torch.zeros_like(y))
+
+
 @pytest.mark.parametrize("tile", [0, -1, 1.5, True, "a"])
 def test_bad_tile(tile):
     with pytest.raises(ValueError, match="^tile: expected None or an integer >= 1, got"):

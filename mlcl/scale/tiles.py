@@ -105,6 +105,15 @@ def _tile(job, k, i, s, out):
     elif job.given: s[me >= 0, me[me >= 0]] = -1e30
     return row_gradient(s, w, job.log_mult, job.drop_repulsion, out, job.wide)
 
+# %% ../../nbs/30_tiles.ipynb #45e6c539
+def _from_whole(g, u, scale, d, dtype):
+    "∂L/∂u from all rows of G, where the anchors are the first of the references."
+    n, m = g.shape
+    product(g.new_empty(n, n).copy_(g[:, :n].T).add_(g[:, :n]), u[:n], scale, d[:n], dtype=dtype)
+    if n < m:
+        product(g[:, n:], u[n:], scale, d[:n], 1., dtype)
+        product(g[:, n:].T, u[:n], scale, d[n:], dtype=dtype)
+
 # %% ../../nbs/30_tiles.ipynb #9e4a7733
 class Tiled(torch.autograd.Function):
     "The core's loss and its gradient by the embeddings, a few rows of scores at a time."
@@ -123,11 +132,7 @@ class Tiled(torch.autograd.Function):
                 product(out.T, a, 1/t, d[:m], float(j > 0), job.product)
                 product(out, v, 1/t, d[rows], float(rows.start < m), job.product)
             value, found = value + part, found + some
-        if keep:
-            product(g.new_empty(n, n).copy_(g[:, :n].T).add_(g[:, :n]), u[:n], 1/t, d[:n], dtype=job.product)
-            if n < m:
-                product(g[:, n:], u[n:], 1/t, d[:n], 1., job.product)
-                product(g[:, n:].T, u[:n], 1/t, d[n:], dtype=job.product)
+        if keep: _from_whole(g, u, 1/t, d, job.product)
         if need:
             d.addcmul_((d*u).sum(1, keepdim=True), u, value=-1).div_(norm)
             ctx.save_for_backward(*d.split([*map(len, xs)]))
