@@ -2,6 +2,7 @@
 import subprocess
 import sys
 import warnings
+from itertools import product
 
 import pytest
 import torch
@@ -94,8 +95,8 @@ def test_sparse_and_dense_label_products_agree():
     for p in (0.01, 0.3):
         x, _ = data(40, dim=5)
         y = (torch.rand(40, 60) < p).double()
-        for name in EMBEDDING:
-            loss = make(name, 60)
+        for name, tile in product(EMBEDDING, (None, 13)):
+            loss = make(name, 60, tile=tile)
             (a, ga), (b, gb) = (value_and_gradients(f, loss, x) for f in (lambda: loss(x, y), lambda: definition(loss, x, y)))
             assert a.item() == pytest.approx(b.item(), rel=1e-11) and all((p - q).abs().max() < 1e-11 for p, q in zip(ga, gb))
 
