@@ -71,10 +71,10 @@ def subset(self: Dataset,
 # %% ../nbs/02_data.ipynb #adb08711
 SETS = {} # name → how to read it, its kind, its files, its description
 
-def _register(name, kind, files=(), **info):
+def _register(name, kind, files=(), fetch=None, **info):
     "Decorator: the function reads data set `name` and returns x, y, labels, splits."
     def wrap(f):
-        SETS[name] = dict(read=f, kind=kind, files=tuple(files), info=dict(show_texts=False) | info)
+        SETS[name] = dict(read=f, kind=kind, files=tuple(files), fetch=fetch, info=dict(show_texts=False) | info)
         return f
     return wrap
 
@@ -308,11 +308,14 @@ def _download(name, path):
 def data_file(name: str # path inside the data folder, a key of the shipped checksums
     ) -> Path: # the file, verified
     "A file of the data folder with the right checksum; fetched if it is missing and a public address serves it."
-    for given in (name, f'{name}.xz'):
-        if (path := data_dir()/given).exists(): return _check(path, given)
+    for given in _forms(name):
+        if (path := data_dir()/given).exists(): return _check(path, given) if given in FILES else path
     if _download(name, path := data_dir()/name): return _check(path, name)
+    what = f'the file with sha256 {FILES[name]}' if name in FILES else 'it'
     raise FileNotFoundError(f"{name}: not found in {data_dir()}. Set the environment variable MLCL_DATA to the "
-        f"folder that holds it, or put there the file with sha256 {FILES[name]}; where it is from: {_source(name)}")
+        f"folder that holds it, or put {what} there; where it is from: {_source(name)}")
+
+def _forms(name): return name, f'{name}.xz', f'{name}.gz'
 
 def _source(file): return next((s['info']['source'] for s in SETS.values() if file in s['files']), 'see the data page')
 
@@ -432,7 +435,7 @@ class Images:
             return Image.open(io.BytesIO(f.read(size))).convert('RGB')
     def __getitem__(self, i):
         if isinstance(i, (int, np.integer)): return np.asarray(self.image(i))
-        new = object.__new__(Images)
+        new = object.__new__(type(self))
         new.path, new.where = self.path, self.where[i]
         return new
 
@@ -492,7 +495,7 @@ def _set(name):
 def present(name: str # one of `names()`
     ) -> bool:
     "Whether the files of a data set are in the data folder; embedded sets always are."
-    return all((data_dir()/f).exists() or (data_dir()/f'{f}.xz').exists() for f in _set(name)['files'])
+    return all(any((data_dir()/g).exists() for g in _forms(f)) for f in _set(name)['files'])
 
 # %% ../nbs/02_data.ipynb #2d01fd7f
 def load(name: str, # one of `names()`
@@ -507,7 +510,8 @@ def load(name: str, # one of `names()`
     if 'seed' in known: options['seed'] = seed
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
-    sha = _digest(*[FILES[f] for f in files]) if files else _digest(x, y, labels, splits, info.get('versions'))
+    summed = files and all(f in FILES for f in files)
+    sha = _digest(*[FILES[f] for f in files]) if summed else _digest(getattr(x, 'files', x), y, labels, splits, info.get('versions'))
     return Dataset(name, s['kind'], x, y, labels, splits, sha, info)
 
 # %% ../nbs/02_data.ipynb #760331ed
@@ -527,14 +531,15 @@ def describe(name: str # one of `names()`
 def get(name: str # one of `names()`
     ) -> list: # paths of the files
     "Make sure that the files of a data set are there and right: check them, and fetch those that a public address serves."
-    return [data_file(f) for f in _set(name)['files']]
+    if not present(name) and SETS[name]['fetch']: SETS[name]['fetch'](name)
+    return [data_file(f) for f in SETS[name]['files']]
 
 # %% ../nbs/02_data.ipynb #ccf819bd
 def main_list():
     "Print all data sets: `mlcl data list`."
     rows = [describe(n) for n in names()]
     cols = ['name', 'kind', 'instances', 'labels', 'cardinality', 'present', 'title']
-    print(pd.DataFrame(rows)[cols].replace({True: 'yes', False: 'no'}).to_string(index=False, justify='left'))
+    print(pd.DataFrame(rows)[cols].replace({True: 'yes', False: 'no'}).to_string(index=False, justify='left', na_rep='–'))
 
 def main_info(name):
     "Print what is known of one data set: `mlcl data info NAME`."
@@ -544,3 +549,6 @@ def main_get(name):
     "Fetch and check one data set: `mlcl data get NAME`."
     print(f"{name}: {len(get(name)) or 'needs no'} files{', checked' if SETS[name]['files'] else ''}")
     print(load(name))
+
+# %% ../nbs/02_data.ipynb #4f33c699
+import mlcl.published # its sets enter `SETS`

@@ -10,7 +10,7 @@ __all__ = ['DEFAULTS', 'complete', 'Batches', 'parameter_groups', 'schedule', 'C
 import copy, dataclasses, json, math, warnings
 import numpy as np, torch
 from pathlib import Path
-from fastcore.basics import patch
+from fastcore.basics import num_cpus, patch
 from torch import nn
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -58,9 +58,12 @@ class Batches(DataLoader):
         if not self.shuffle: return range(self.n)
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.getrandbits(48))).tolist()
 
+    def sample(self): # a worker's instances; a last single one goes where the batch before it goes
+        return (j for i, j in enumerate(self._DataLoader__idxs) if min(i//self.bs, len(self) - 1) % self.num_workers == self.offs)
+
     def create_batches(self, samps):
-        cuts = torch.tensor(list(samps)).split(self.bs)
-        if self.bs > 1 and len(cuts) > 1 and len(cuts[-1]) == 1: cuts = (*cuts[:-2], torch.cat(cuts[-2:]))
+        cuts = [c for c in torch.tensor(list(samps), dtype=torch.long).split(self.bs) if len(c)]
+        if self.bs > 1 and len(cuts) > 1 and len(cuts[-1]) == 1: cuts[-2:] = [torch.cat(cuts[-2:])]
         for i in cuts: yield tuple(t[i] for t in self.dataset)
 
 # %% ../nbs/41_learner.ipynb #a1f938c8
@@ -212,12 +215,13 @@ def make_learner(ds, # the data set
                  encoder: str = 'mlp', # see `make_encoder`
                  loss: str = 'reg', # a name from `mlcl.losses.LOSSES`
                  settings: dict | None = None, # what differs from DEFAULTS
-                 num_workers: int = 0 # processes that cut batches; only of use for lazily decoded pictures
+                 num_workers: int | None = None # processes that cut batches; default: one a core for lazily decoded pictures, else none
     ) -> Learner: # ready for `learn.fit(settings['epochs'])`
     "A fastai Learner with the study's optimiser, schedule, clipping and online probe."
     s, model = complete(settings), make_model(ds, encoder, loss, settings)
     xs = {k: model.encoder.inputs(ds, ds.splits[k]) for k in ('train', 'val')}
     ys = {k: ds.y[ds.splits[k]] for k in xs}
+    if num_workers is None: num_workers = 0 if all(torch.is_tensor(t) for t in xs['train']) else num_cpus()
     dls = DataLoaders(*[Batches((*xs[k], torch.from_numpy(ys[k]).float()), s['batch_size'], k == 'train', num_workers=num_workers)
                         for k in xs], device=device())
     cbs = [ParamScheduler(dict(lr=schedule(s['lr'], s['warmup']))), ClipNorm(s['clip']), Finite(),

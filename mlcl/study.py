@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'STUDIES', 'KEYS', 'GUESS', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP',
-           'plain', 'canonical', 'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack',
-           'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete',
-           'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid',
-           'cut', 'one_by_one', 'ablations', 'optimisation', 'parse_only', 'experiments', 'estimate', 'plan', 'brief',
-           'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned',
-           'find', 'reproduce', 'status', 'board', 'missing', 'report']
+           'THREE', 'ABLATED', 'PAPER', 'TENTH', 'STUDIES', 'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE',
+           'READOUTS', 'SETUP', 'plain', 'canonical', 'content_hash', 'defaults', 'options', 'full_settings',
+           'Experiment', 'pack', 'unpack', 'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared',
+           'measure', 'run', 'complete', 'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of',
+           'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one', 'ablations', 'optimisation', 'paper',
+           'parse_only', 'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
+           'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
+           'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -19,7 +20,7 @@ from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -572,6 +573,19 @@ def optimisation() -> list[Experiment]:
     "Three losses at six learning rates."
     return one_by_one([(l, dict(lr=lr)) for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for l in ('bce', 'proto', 'reg')])
 
+# %% ../nbs/45_study.ipynb #b0dc9b27
+PAPER = dict( # kind → data sets, encoder, settings
+    text=(('aapd', 'rcv1', 'uklex', 'bgc', 'reuters90'), 'hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300))),
+    image=(('voc2007', 'coco', 'nuswide', 'mirflickr'), 'tv:resnet50',
+           dict(lr=1e-4, epochs=80, batch_size=64, encoder=dict(size=224, augment='rand'))))
+TENTH = ('aapd', 'rcv1', 'bgc') # also with a tenth of the training set
+
+def paper(seeds=range(5)) -> list[Experiment]:
+    "All losses at the published settings."
+    from mlcl.losses import LOSSES
+    whole = grid({d: how for sets, *how in PAPER.values() for d in sets}, LOSSES, seeds)
+    return whole + [replace(e, fraction=.1) for e in whole if e.dataset in TENTH]
+
 # %% ../nbs/45_study.ipynb #bcc88757
 STUDIES = dict( # name → (description, function of `quick` that gives the experiments, 'gz' for a compressed store)
     smoke=('four runs of one epoch: does the machinery work?', lambda quick: grid(SMOKE, ('bce', 'reg'), (0, 1))),
@@ -582,6 +596,7 @@ STUDIES = dict( # name → (description, function of `quick` that gives the expe
     cut=('one text set cut to its 5 to 54 most frequent labels', lambda quick: cut(), 'gz'),
     ablations=('one setting changed at a time, on three data sets', lambda quick: ablations(), 'gz'),
     optimisation=('BCE, PROTO and REG at six learning rates', lambda quick: optimisation(), 'gz'),
+    paper=('the published scale: RoBERTa and ResNet-50, nine data sets, all losses, five seeds', lambda quick: paper(), 'gz'),
     tuned=('the same with settings tuned for each loss: `mlcl study tune tuned`', lambda quick: tuned(), 'gz'))
 
 # %% ../nbs/45_study.ipynb #b52c2e09
@@ -613,7 +628,7 @@ def experiments(name: str, # a key of `STUDIES`
     return res
 
 # %% ../nbs/45_study.ipynb #479857f3
-GUESS = 20. # seconds of a run about which nothing is known
+GUESS, LONG = 20., 3600. # seconds of a run about which nothing is known; of one that trains a large network, on a GPU
 
 def estimate(exp: Experiment,
              past: list[dict] # one record of each earlier run
@@ -622,7 +637,7 @@ def estimate(exp: Experiment,
     for keys, basis in (('dataset', 'loss'), 'same data and loss'), (('dataset',), 'same data'):
         some = [r['seconds'] for r in past if all(r[k] == getattr(exp, k) for k in keys)]
         if some: return float(np.mean(some)), basis
-    return GUESS, 'guess'
+    return (LONG if exp.encoder.startswith(('hf:', 'tv:')) else GUESS), 'guess'
 
 # %% ../nbs/45_study.ipynb #cb6865f3
 def plan(name: str, # a key of `STUDIES`

@@ -116,8 +116,8 @@ def test_text_encoders_train_and_save(encoder, tmp_path):
 @pytest.mark.parametrize('n,bs,want', [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1]), (3, 8, [3])])
 def test_batches(n, bs, want):
     x = torch.arange(n)
-    for shuffle in (False, True):
-        dl = Batches((x, x), bs, shuffle)
+    for shuffle, workers in ((False, 0), (True, 0), (True, 2)):
+        dl = Batches((x, x), bs, shuffle, num_workers=workers)
         got = list(dl)
         assert [len(b[0]) for b in got] == want and len(dl) == len(want)
         assert sorted(torch.cat([b[0] for b in got]).tolist()) == list(range(n))
