@@ -163,7 +163,7 @@ def _numbers(path, top, lines=None):
 
 @_published('nuswide', 'ImageList/TrainImagelist.txt', 'ImageList/TestImagelist.txt', 'Groundtruth/TrainTestLabels', 'Flickr')
 def _nuswide(train, test, truth, pictures):
-    lists = {k: p.read_text().replace('\\', '/').splitlines() for k, p in dict(Train=train, Test=test).items()}
+    lists = {k: p.read_text().replace('\\', '/').split() for k, p in dict(Train=train, Test=test).items()}
     concepts, files = sorted(p.name[7:-10] for p in truth.glob('Labels_*_Train.txt')), sum(lists.values(), [])
     columns = [np.concatenate([_numbers(truth/f'Labels_{c}_{k}.txt', 1, len(v)) for k, v in lists.items()]) for c in concepts]
     sets = [[concepts[j] for j in row.nonzero()[0]] for row in np.array(columns).reshape(len(concepts), -1).T]
@@ -187,7 +187,7 @@ def _open(path): return (gzip.open if path.suffix == '.gz' else open)(path, 'rt'
 @_whole
 def _tokens(path):
     "Number and text of each document of a token file."
-    with _open(path) as f: docs = [d.split('\n.W\n') for d in re.split(r'(?m)^\.I ', f.read())[1:]]
+    with _open(path) as f: docs = [re.split(r'\n\.W\s', d, maxsplit=1) for d in re.split(r'(?m)^\.I ', f.read())[1:]]
     return [(int(i), ' '.join(text.split())) for i, text in docs]
 
 @_whole
@@ -218,7 +218,7 @@ def _blurbs(path):
     text = path.read_text(encoding='utf8')
     books = re.findall(r'<book\b.*?</book>', text, re.S)
     if len(books) != len(re.findall(r'<book\b', text)): raise ValueError('a book without end')
-    return [(unescape(re.search(r'<body>(.*?)</body>', b, re.S)[1]).strip(), [unescape(l) for _, l in re.findall(r'<d(\d)>(.*?)</d\1>', b)]) for b in books]
+    return [(unescape(re.search(r'<body>(.*?)</body>', b, re.S)[1]).strip(), [unescape(l).strip() for _, l in re.findall(r'<d(\d)>(.*?)</d\1>', b)]) for b in books]
 
 @_published('bgc', *(f'BlurbGenreCollection_EN_{k}.txt' for k in ('train', 'dev', 'test')))
 def _bgc(*paths):

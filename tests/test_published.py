@@ -96,7 +96,7 @@ Second line.</body>
 <copyright>(c) nobody</copyright>
 <metadata>
 <topics>
-<d0>Fiction</d0><d1>{'Mystery & Suspense' if i % 2 else 'Fantasy'}</d1>{'<d2>Noir</d2><d2>Noir</d2>' if i % 4 == 1 else ''}
+<d0>Fiction</d0><d1>{'Mystery &amp; Suspense' if i == 5 else 'Mystery & Suspense' if i % 2 else 'Fantasy'}</d1>{'<d2>Noir</d2><d2>Noir</d2>' if i % 4 == 1 else ''}
 </topics>
 <author>N. N.</author><published>Sep 01, 2000 </published><page_num> 100 Pages</page_num><isbn>978</isbn><url>u</url>
 </metadata>
