@@ -323,16 +323,19 @@ def _run(self: Trained, tensors, checkpoint):
 # %% ../nbs/41_learner.ipynb #ed8321e3
 @patch
 def save(self: Trained,
-         path # a new folder, or a file that ends in .safetensors
+         path, # a new folder, or a file that ends in .safetensors
+         extra: dict | None = None, # further tensors to keep in the file
+         note: dict | None = None # further facts, as JSON
     ):
     "Weights of the last and the best epoch as safetensors, the rest as JSON."
     path, last = Path(path), {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
     best = {f'best.{k}': v for k, v in (self.best_state or {}).items() if not torch.equal(v, last[k])}
-    tensors = {k: v.contiguous().clone() for k, v in {**last, **best}.items()}
+    more = {f'extra.{k}': v.detach().cpu() for k, v in (extra or {}).items()}
+    tensors = {k: v.contiguous().clone() for k, v in {**last, **best, **more}.items()}
     meta = json.dumps(dict(format='mlcl 1', dataset=self.ds and self.ds.name, data_sha256=self.ds and self.ds.sha256,
                            loss=self.loss_name, encoder=describe(self.model.encoder), n_labels=len(self.model.label_counts),
                            label_counts=self.model.label_counts, n_instances=self.model.n_instances, settings=self.settings, share=self.share, seed=self.seed,
-                           history=self.history, best_epoch=self.best_epoch))
+                           history=self.history, best_epoch=self.best_epoch, note=note))
     one = path.suffix == '.safetensors'
     (path.parent if one else path).mkdir(parents=True, exist_ok=True)
     save_file(tensors, path if one else path/'model.safetensors', metadata=dict(mlcl=meta) if one else None)
@@ -351,9 +354,11 @@ def load(path, # what `save` wrote
     if meta.get('format') != 'mlcl 1': raise ValueError(f"path: expected a model of format 'mlcl 1', got {meta.get('format')!r}")
     model = _assemble(restore(meta['encoder']), meta['loss'], meta['n_labels'], meta['label_counts'], meta.get('n_instances'),
                       meta['settings']).eval()
-    last = {k: v for k, v in tensors.items() if not k.startswith('best.')}
+    last = {k: v for k, v in tensors.items() if not k.startswith(('best.', 'extra.'))}
     model.load_state_dict(last)
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}
     if ds is not None: ds = dataclasses.replace(ds, splits=ds.splits | dict(train=ds.indices('train', meta['share'], meta['seed'])))
-    return Trained(model, ds, meta['loss'], meta['encoder']['spec'], meta['settings'], meta['share'], meta['seed'], meta['history'],
-                   meta['best_epoch'], best)
+    res = Trained(model, ds, meta['loss'], meta['encoder']['spec'], meta['settings'], meta['share'], meta['seed'], meta['history'],
+                  meta['best_epoch'], best)
+    res.extra, res.note = {k.removeprefix('extra.'): v for k, v in tensors.items() if k.startswith('extra.')}, meta.get('note')
+    return res

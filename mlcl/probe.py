@@ -162,14 +162,19 @@ def features(self: Probe,
 
 # %% ../nbs/42_probe.ipynb #16086ac2
 @patch
+def heads(self: Probe,
+          point: int = None # a grid point for all labels; by default that of each label
+    ) -> Tensor: # (H, L, D+1)
+    "Weights of the chosen heads."
+    return self.weight[self.choice, :, range(self.weight.shape[2])].transpose(0, 1) if point is None else self.weight[point]
+
+@patch
 def proba(self: Probe,
           x, # (n, D) features
-          point: int = None # a grid point for all labels; by default that of each label
+          point: int = None # as in `heads`
     ) -> np.ndarray: # (n, L) probabilities
     "Probabilities of the chosen heads."
-    if point is None: w = self.weight[self.choice, :, range(self.weight.shape[2])].transpose(0, 1)
-    else: w = self.weight[point]
-    return head_proba(self.features(x), w).cpu().numpy()
+    return head_proba(self.features(x), self.heads(point)).cpu().numpy()
 
 # %% ../nbs/42_probe.ipynb #1f61f111
 def probe_grid(x, # (N, D) training features, array or tensor
@@ -206,6 +211,7 @@ class Readout:
     p: dict # split → (n, L) scores
     threshold: object # float, or (L,) array with one for each label
     info: dict # what was chosen on validation data, ready for JSON
+    probe: Probe = None # the heads behind the scores, as its only grid point
 
 # %% ../nbs/42_probe.ipynb #877b6f0a
 def _column(outputs, ys, key):
@@ -233,8 +239,10 @@ def _probes(outputs, ys, **options):
     info = dict(grid=pr.grid, grid_macro_f1=pr.macro_f1.tolist(), best=pr.best)
     each = dict(info, choice=pr.choice.tolist(), val_f1=f1, val_macro_f1=float(np.mean([f for f in f1 if f is not None])))
     common = dict(info, val_macro_f1=float(pr.macro_f1[pr.best]))
-    return dict(probe=Readout({s: pr.proba(a) for s, a in x.items()}, .5, each),
-                probe1=Readout({s: pr.proba(a, pr.best) for s, a in x.items()}, .5, common))
+    def readout(point, info):
+        one = Probe([], pr.heads(point)[None], pr.mean, pr.factor, best=0)
+        return Readout({s: one.proba(a, 0) for s, a in x.items()}, .5, info, one)
+    return dict(probe=readout(None, each), probe1=readout(pr.best, common))
 
 # %% ../nbs/42_probe.ipynb #fed8d0f5
 def read_out(outputs: dict, # split → dict(features (n, D), own (n, L) logits or None, proto (n, L) cosines or None)

@@ -760,7 +760,8 @@ def run_all(exps: list[Experiment],
             ray: str = None, # a Ray cluster in place of processes, see `ray_pool`
             expect=None, # expected seconds of each run
             say=print,
-            runner=run # what does one run
+            runner=run, # what does one run
+            pool=pool # what spreads the runs, see `pool`
     ) -> int: # number of runs that failed
     "Do all experiments, and keep their records."
     jobs, n, bad, spent, guess = max(1, min(jobs or cores(), len(exps))), len(exps), 0, 0., 0.
