@@ -1,0 +1,412 @@
+"Data of one's own: reading and refusing it, comparing losses on it, the classifier, the saved file, the commands."
+import html.parser, json, re
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from mlcl import compare as c
+from mlcl.cli import main
+from mlcl.compare import MultiLabelClassifier, label_matrix, label_sets, read
+from mlcl.losses import LOSSES
+
+QUIET = lambda *a, **k: None
+WORDS = dict(sea='wave boat salt', sky='cloud bird wind', wood='tree leaf moss', town='street tram shop')
+
+
+def texts(n=120, seed=0):
+    "Texts whose words say which of four labels they have; one to three labels each."
+    rng = np.random.default_rng(seed)
+    sets = [sorted(rng.choice(list(WORDS), rng.integers(1, 4), replace=False)) for _ in range(n)]
+    words = [[w for l in s for w in rng.choice(WORDS[l].split(), 2)] + [f'n{i}'] for i, s in enumerate(sets)]
+    return pd.DataFrame(dict(text=[' '.join(w) for w in words], labels=['|'.join(s) for s in sets]))
+
+
+def numbers(n=120, seed=0):
+    "Features that decide three labels."
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    return x, (x[:, :3] > .3).astype(int)
+
+
+def write(path, t, **more):
+    t.to_csv(path, index=False, **more)
+    return path
+
+
+def pictures(folder, n=40):
+    "Pictures: the left half red or not, the right half blue or not."
+    y = np.random.default_rng(0).integers(0, 2, (n, 2))
+    for i, (a, b) in enumerate(y):
+        x = np.random.default_rng(i).integers(0, 40, (12, 12, 3)).astype(np.uint8)
+        x[:, :6, 0] += 200*a.astype(np.uint8)
+        x[:, 6:, 2] += 200*b.astype(np.uint8)
+        Image.fromarray(x).save(folder/f'{i}.png')
+    sets = [';'.join(l for l, on in zip(('red', 'blue'), r) if on) for r in y]
+    write(folder/'labels.csv', pd.DataFrame(dict(file=[f'{i}.png' for i in range(n)], labels=sets)))
+    return folder
+
+
+# --- what cannot be meant is refused before anything is trained
+
+def bad_columns(tmp): return write(tmp/'a.csv', texts()), dict(text='abstract')
+def bad_label_column(tmp): return write(tmp/'a.csv', texts()), dict(text='text', labels='topics')
+def bad_empty_sets(tmp): return write(tmp/'a.csv', texts().assign(labels='')), dict(text='text')
+def bad_one_label(tmp): return write(tmp/'a.csv', texts().assign(labels='sea')), dict(text='text')
+def bad_one_column(tmp): return (numbers()[0], numbers()[1][:, :1]), {}
+def bad_identifiers(tmp): return write(tmp/'a.csv', pd.DataFrame(dict(text='a b', id=np.arange(100_000)))), dict(text='text', labels='id')
+def bad_latin(tmp): return write(tmp/'a.csv', texts().replace('wave', 'café', regex=True), encoding='latin-1'), dict(text='text')
+def bad_utf16(tmp): return write(tmp/'a.csv', texts(), encoding='utf-16-le'), dict(text='text')
+def bad_words(tmp): return write(tmp/'a.csv', texts().assign(age='old')), {}
+def bad_nan(tmp): return write(tmp/'a.csv', texts()[['labels']].assign(age=3., size=[*[1.]*119, None])), {}
+def bad_infinity(tmp): return (np.where(np.arange(120)[:, None] == 3, np.inf, numbers()[0]), numbers()[1]), {}
+def bad_few(tmp): return write(tmp/'a.csv', texts(20)), dict(text='text')
+def bad_lengths(tmp): return (numbers(120)[0], numbers(100)[1]), {}
+def bad_split(tmp): return write(tmp/'a.csv', texts().assign(fold=np.arange(120) % 3)), dict(text='text', split='fold')
+def bad_no_test(tmp): return write(tmp/'a.csv', texts().assign(split='train')), dict(text='text')
+def bad_texts(tmp): return write(tmp/'a.csv', texts().assign(text='')), dict(text='text')
+def bad_values(tmp): return (numbers()[0], 2*numbers()[1]), {}
+def bad_kind(tmp): return write(tmp/'a.xlsx', texts()), dict(text='text')
+def bad_empty(tmp): (tmp/'a.csv').write_text(''); return tmp/'a.csv', dict(text='text')
+def bad_parquet(tmp): (tmp/'a.parquet').write_bytes(b'PAR1 no'); return tmp/'a.parquet', dict(text='text')
+def bad_folder(tmp): pictures(tmp); (tmp/'labels.csv').unlink(); return tmp, {}
+def bad_npz(tmp): np.savez(tmp/'a.npz', x=numbers()[0]); return tmp/'a.npz', {}
+def bad_image(tmp):
+    (pictures(tmp)/'3.png').write_bytes((tmp/'3.png').read_bytes()[:60])
+    (tmp/'5.png').unlink()
+    return tmp, dict(images='file')
+def bad_only_test(tmp):
+    t = texts()
+    return write(tmp/'a.csv', t.assign(split=np.where(t.labels.str.contains('sea|sky'), 'test', 'train')).assign(
+        labels=t.labels.where(t.labels.str.contains('sea|sky'), 'wood'))), dict(text='text')
+
+
+@pytest.mark.parametrize('make, said', [
+    (bad_columns, r'text: expected columns among text, labels; got abstract'), (bad_label_column, 'labels: expected columns .* got topics'),
+    (bad_empty_sets, 'labels: expected at least 2 .* got 0'), (bad_one_label, r'labels: expected at least 2 .* got 1 in all \(sea\).*sep'),
+    (bad_one_column, 'labels: expected at least 2 '), (bad_identifiers, '100,000 of 100,000 different ones occur only once .*identifiers.*min_count'),
+    (bad_latin, r"a.csv: expected utf-8, got byte 0xe9; name its encoding, such as encoding='latin-1'"), (bad_utf16, "a.csv: .*zero bytes.*encoding='utf-16'"),
+    (bad_words, r"features: expected numbers, got '.*' in column 'text' \(and 1 more columns\)"), (bad_nan, "features: expected finite numbers, got 1 empty, .*row 120, column 'size'"),
+    (bad_infinity, 'features: expected finite numbers, got 6 .* row 4'), (bad_few, 'at least 30 instances .* got 20'), (bad_lengths, 'got 120 and 100'),
+    (bad_split, "split: expected 'train', .* got 0, 1, 2"), (bad_no_test, "split: expected .* got train"), (bad_texts, 'text: expected texts, got only empty'),
+    (bad_values, 'labels: expected only 0 and 1, got other values in column 0'), (bad_kind, 'a.xlsx: expected a .csv, .tsv or .parquet'), (bad_empty, 'a.csv: No columns'),
+    (bad_parquet, 'a.parquet: '), (bad_folder, 'expected one label file .* got none'), (bad_npz, "a.npz: expected the array 'y', got x"),
+    (bad_image, r'images: 2 of 40 cannot be read: 3.png \(OSError\), 5.png \(FileNotFoundError\)'), (bad_only_test, 'train: expected .* got .* 1 labels')])
+def test_bad_data_is_refused(tmp_path, make, said):
+    data, options = make(tmp_path)
+    with pytest.raises(ValueError, match=said) as e: read(data, **options)
+    assert '\n' not in str(e.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no such file or folder'): read(tmp_path/'none.csv')
+
+
+@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
+    (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(encoder='mlp'), "'mlp' reads features"), (dict(lr=1e30), 'trial: one epoch of reg with bag failed: TrainingFailed')])
+def test_bad_settings_are_refused(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET, **options)
+
+
+def test_two_gigabytes_are_refused_where_memory_does_not_suffice(tmp_path, monkeypatch):
+    with open(tmp_path/'a.csv', 'wb') as f: f.truncate(2**31)
+    monkeypatch.setattr(c, 'available', lambda: 4e9)
+    with pytest.raises(ValueError, match=r'a.csv: needs about 6.4 GB of memory, and 4.0 GB are free'): read(tmp_path/'a.csv')
+
+
+def test_memory_is_estimated_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(c, 'available', lambda: 2e8)
+    with pytest.raises(ValueError, match='training: needs about 1.0 GB of memory, and 0.2 GB are free'):
+        c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET)
+    assert not (tmp_path/'out').exists()
+    y = np.zeros((1000, 40_000), np.uint8)
+    y[:, ::10] = 1
+    with pytest.raises(ValueError, match='1,000 instances × 40,000 labels: needs about'): label_matrix(y)
+
+
+def test_available_memory(): assert 1e8 < c.available() < 1e14
+
+
+# --- what can be read
+
+@pytest.mark.parametrize('cells, sep, sets', [
+    (['a|b', 'c', ''], None, [['a', 'b'], ['c'], []]), (['a; b', 'c;'], None, [['a', 'b'], ['c']]), (['a, b|c', 'd|e'], None, [['a, b', 'c'], ['d', 'e']]),
+    (["['a', 'b']", '[]', None], None, [['a', 'b'], [], []]), (['a b', 'c'], ' ', [['a', 'b'], ['c']]), ([['x', 1], [], ('y',)], None, [['x', '1'], [], ['y']])])
+def test_label_cells(cells, sep, sets): assert label_sets(cells, sep) == sets
+
+
+@pytest.mark.parametrize('how', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'latin-1', 'semicolon', 'tsv', 'parquet', 'lists', 'frame', 'hub', 'hub splits'])
+def test_the_same_table_in_many_forms(tmp_path, how):
+    t = texts().replace('wave', 'café', regex=True)
+    path, more = tmp_path/'a.csv', {}
+    if how == 'parquet': t.to_parquet(path := tmp_path/'a.parquet')
+    elif how == 'lists': t.assign(labels=t.labels.str.split('|')).to_parquet(path := tmp_path/'a.parquet')
+    elif how == 'tsv': path = write(tmp_path/'a.tsv', t, sep='\t')
+    elif how == 'semicolon': write(path, t, sep=';')
+    elif how == 'frame': path = t
+    elif how.startswith('hub'):
+        class Hub: # as a Hugging Face dataset
+            def __init__(self, t): self.to_pandas = lambda: t
+        path = Hub(t) if how == 'hub' else dict(train=Hub(t[:80]), validation=Hub(t[80:100]), test=Hub(t[100:]))
+    else:
+        write(path, t, encoding=how)
+        more = dict(encoding=how) if how in ('utf-16-le', 'latin-1') else {}
+    ds = read(path, text='text', **more)
+    assert ds.kind == 'text' and ds.x == list(t.text) and ds.labels == sorted(WORDS)
+    assert [set(l.split('|')) for l in t.labels] == [{ds.labels[i] for i in np.flatnonzero(r)} for r in ds.y]
+    assert sorted(np.concatenate(list(ds.splits.values()))) == list(range(120))
+    if how == 'hub splits': assert {k: len(v) for k, v in ds.splits.items()} == dict(train=80, val=20, test=20)
+
+
+def test_features_and_label_columns(tmp_path):
+    x, y = numbers()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))
+    np.savez(tmp_path/'a.npz', X=x, y=y, names=['l_1', 'l_2', 'l_3'])
+    for ds in (read(write(tmp_path/'a.csv', t), labels='l_*'), read(t, labels='l_1,l_2,l_3'), read(t, labels=['l_1', 'l_2', 'l_3']), read(tmp_path/'a.npz'), read((x, y))):
+        assert ds.kind == 'features' and np.allclose(ds.x, x) and (ds.y == y).all() and ds.labels in (['l_1', 'l_2', 'l_3'], ['0', '1', '2'])
+    assert read(t, labels='l_*', features='a,b').x.shape == (120, 2)
+
+
+def test_folder_of_pictures(tmp_path):
+    ds = read(pictures(tmp_path))
+    assert ds.kind == 'image' and ds.x[0].shape == (12, 12, 3) and ds.labels == ['blue', 'red'] and len(ds) == 40
+    assert ds.sha256 == read(tmp_path, images='file').sha256 == read(tmp_path/'labels.csv', images='file').sha256
+
+
+def test_notices(tmp_path):
+    t = texts()
+    t.loc[0, 'labels'] = ''
+    t.loc[1, 'text'] = ' '
+    part = np.array(['train']*70 + ['val']*20 + ['test']*30)
+    t.loc[119, 'labels'] = 'rare|sea'
+    t.loc[118, ['text', 'labels']] = t.loc[5, ['text', 'labels']].to_numpy()
+    ds = read(t.assign(split=part), text='text')
+    said = ' / '.join(ds.info['notices'])
+    assert '1 instances have no label' in said and '1 texts are empty' in said and '1 labels have no training instance' in said and 'rare' in said
+    assert '1 instances repeat another' in said and '1 instances of the validation and test splits are also in the training split' in said
+    assert 'rare' not in ds.labels and ds.y.shape == (120, 4)
+    assert any('exactly one label' in s for s in read(t.assign(labels=['sea', 'sky']*60), text='text').info['notices'])
+    assert c.found(ds)[0] == '120 texts: 70 to train, 20 to validate, 30 to test'
+
+
+def test_equal_instances_stay_in_one_split():
+    t = texts(60)
+    ds = read(pd.concat([t, t, t], ignore_index=True), text='text')
+    where = np.empty(180, object)
+    for k, i in ds.splits.items(): where[i] = k
+    assert (where[:60] == where[60:120]).all() and (where[:60] == where[120:]).all() and set(where) == {'train', 'val', 'test'}
+    assert not any('also in the training' in s for s in ds.info['notices'])
+    part = np.where(np.arange(180) < 120, 'train', 'test') # a validation split is cut from the training split alone
+    ds = read(pd.concat([t, t, t], ignore_index=True).assign(split=part), text='text')
+    assert list(ds.splits['test']) == list(range(120, 180)) and 20 <= len(ds.splits['val']) <= 28 and len(ds.splits['val']) % 2 == 0
+
+
+def test_min_count():
+    t = texts()
+    t.loc[:2, 'labels'] += '|odd'
+    assert 'odd' in read(t, text='text').labels and read(t, text='text', min_count=4).labels == sorted(WORDS)
+    with pytest.raises(ValueError, match='at least 2 with 500 instances'): read(t, text='text', min_count=500)
+
+
+# --- comparing
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    out, lines = tmp_path_factory.mktemp('compare'), []
+    res = c.compare(texts(), ('reg', 'bce', 'zlpr'), seeds=2, out=out, epochs=15, text='text', say=lambda s, **_: lines.append(s))
+    return out, res, lines
+
+
+def test_compare_reports(compared):
+    out, res, lines = compared
+    assert json.loads((out/'report.json').read_text()) == json.loads(json.dumps(res))
+    assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} and all(r['seeds'] == 2 for r in res['losses'])
+    val = [r['val_macro_f1'] for r in res['losses']]
+    assert val == sorted(val, reverse=True) and val[0] > .7 # chance is about .65
+    for r in res['losses'][1:]: assert r['behind'][0] == pytest.approx(res['losses'][0]['macro_f1'] - r['macro_f1'], abs=2e-5)
+    assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in c.READ for r in res['losses'])
+    assert [l['label'] for l in res['labels']] == sorted(WORDS) and res['recommendation'].startswith(f"Take {res['losses'][0]['loss']} ")
+    assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum('val Macro-F1' in l for l in lines) == 6
+
+
+def test_report_is_one_page(compared):
+    class Page(html.parser.HTMLParser):
+        def __init__(self): super().__init__(); self.tags, self.text = [], ''
+        def handle_starttag(self, tag, attrs): self.tags.append((tag, dict(attrs)))
+        def handle_data(self, data): self.text += data
+    page, text = Page(), (compared[0]/'report.html').read_text()
+    page.feed(text)
+    images = [a for t, a in page.tags if t == 'img']
+    assert len(images) == 3 and all(len(a['alt']) > 30 and a['src'].startswith('data:image/svg+xml;base64,') for a in images)
+    assert not re.search(r'(src|href)="(?!data:)', text) and 'script' not in {t for t, _ in page.tags} and 'prefers-color-scheme:dark' in text and '$' not in page.text
+    assert compared[1]['recommendation'] in page.text and all(l in page.text for l in WORDS)
+
+
+def test_names_are_escaped(tmp_path):
+    t = texts()
+    t['labels'] = t.labels.str.replace('sea', '<b>&sea')
+    c.compare(t, ['bce'], seeds=1, out=tmp_path, epochs=1, text='text', say=QUIET)
+    assert '<b>' not in (tmp_path/'report.html').read_text() and '&lt;b&gt;&amp;sea' in (tmp_path/'report.html').read_text()
+
+
+def test_compare_resumes(compared, monkeypatch):
+    out, res, _ = compared
+    before, real, done = (out/'records.jsonl').read_bytes(), c.attempt, []
+    monkeypatch.setattr(c, 'attempt', lambda e, *a: done.append(e.loss) or real(e, *a))
+    again = c.compare(texts(), ('reg', 'bce', 'zlpr'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
+    assert not done and again['losses'] == res['losses'] and (out/'records.jsonl').read_bytes() == before
+    c.compare(texts(), ('reg', 'bce', 'asl'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
+    assert done == ['asl', 'asl']
+    c.compare(texts(seed=1), ('reg',), seeds=1, out=out, epochs=15, text='text', say=QUIET) # other data: nothing is reused
+    assert done == ['asl', 'asl', 'reg', 'reg']
+
+
+def test_a_failed_run_is_reported_and_tried_again(tmp_path, monkeypatch):
+    real, bad = c.attempt, [True]
+    def attempt(e, study, runner):
+        def broken(e): raise MemoryError('out of memory')
+        return real(e, study, broken if bad[0] and e.loss == 'bce' else runner)
+    monkeypatch.setattr(c, 'attempt', attempt)
+    options = dict(losses=['reg', 'bce'], seeds=1, out=tmp_path, epochs=2, text='text', say=QUIET)
+    res = c.compare(texts(), **options)
+    assert res['failed'] == {'bce seed 0': 'out of memory'} and 'bce seed 0: out of memory' in (tmp_path/'report.html').read_text()
+    bad[0] = False
+    assert c.compare(texts(), **options)['failed'] == {}
+
+
+@pytest.mark.parametrize('budget, want', [(100, (10, 3)), (35, (10, 2)), (12, (10, 1)), (6, (4, 1)), (1, (1, 1))])
+def test_fit_time(budget, want): assert c.fit_time(budget, 1., 2., 10, 3) == want
+
+
+def test_time_budget(tmp_path):
+    res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=QUIET)
+    assert res['losses'][0]['seeds'] < 10
+
+
+def test_recommendation():
+    row = lambda loss, behind: dict(loss=loss, readout='probe', val_macro_f1=.5, macro_f1=.5, lower=.4, upper=.6, behind=behind)
+    said = c.recommend([row('reg', [None]*3), row('bce', [.01, -.01, .03]), row('asl', [.1, .05, .15]), row('db', [-.1, -.2, -.01])])
+    assert said.startswith('Take reg') and 'better than asl' in said and 'told apart from bce — bce is the simplest' in said and 'But db did better' in said
+    assert c.recommend([row('reg', [None]*3)]).endswith('on test data.')
+
+
+def test_settings_follow_kind_and_size():
+    x = np.random.default_rng(0).normal(size=(20_000, 3))
+    few, many = read(numbers()), read((x, (x > 0).astype(int)))
+    assert c.choose_settings(few)[1]['batch_size'] < c.choose_settings(many)[1]['batch_size']
+    assert c.choose_settings(few)[1]['epochs'] > c.choose_settings(many, epochs=None)[1]['epochs'] >= 10
+    assert c.choose_settings(few)[0] == 'mlp' and c.choose_settings(read(texts(), text='text'))[0] == 'bag' and c.choose_settings(few, epochs=7)[1]['epochs'] == 7
+
+
+# --- the classifier
+
+MULTI_HOT = 'predictions are a matrix with a column for each label, also where y is a vector of classes'
+NOT_OURS = dict(
+    check_fit_score_takes_y=MULTI_HOT, check_pipeline_consistency=MULTI_HOT, check_classifiers_classes=MULTI_HOT, check_classifiers_train=MULTI_HOT,
+    check_decision_proba_consistency=MULTI_HOT,
+    check_classifiers_one_label='there is nothing to learn from a single label: refused',
+    check_supervised_y_2d='a column (N, 1) is one label, not a vector of classes: refused')
+
+
+@pytest.mark.filterwarnings('ignore')
+@parametrize_with_checks([MultiLabelClassifier(epochs=2, random_state=0)], expected_failed_checks=lambda e: NOT_OURS)
+def test_scikit_learn_checks(estimator, check): check(estimator)
+
+
+def test_no_check_is_excused_without_need():
+    from sklearn.utils.estimator_checks import check_estimator
+    r = check_estimator(MultiLabelClassifier(epochs=2, random_state=0), on_fail=None, on_skip=None)
+    assert {x['check_name'] for x in r if x['status'] == 'failed'} == set(NOT_OURS)
+
+
+@pytest.mark.parametrize('loss', list(LOSSES))
+def test_every_loss_learns(loss):
+    x, y = numbers(400)
+    m = MultiLabelClassifier(loss, epochs=15, random_state=0).fit(x[:300], y[:300])
+    assert (m.predict(x[300:]) == y[300:]).mean() > .85
+
+
+def test_classifier_in_scikit_learn():
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    x, y = numbers()
+    g = GridSearchCV(make_pipeline(StandardScaler(), MultiLabelClassifier(epochs=5, random_state=0)), dict(multilabelclassifier__loss=['reg', 'bce']), cv=2, scoring='f1_macro', error_score='raise')
+    assert g.fit(x, y).best_score_ > .6
+    m = MultiLabelClassifier(epochs=5, random_state=1)
+    assert (m.fit(x, y).predict_proba(x) == MultiLabelClassifier(epochs=5, random_state=1).fit(x, y).predict_proba(x)).all()
+    assert (m.predict_proba(x) != MultiLabelClassifier(epochs=5, random_state=2).fit(x, y).predict_proba(x)).any()
+    assert ((m.decision_function(x) > 0) == (m.predict_proba(x) > m.thresholds_)).all() and m.classes_.tolist() == [0, 1, 2]
+
+
+def test_label_sets_and_texts():
+    t = texts()
+    m = MultiLabelClassifier(epochs=20, random_state=0).fit(t.text, t.labels.str.split('|'))
+    assert m.classes_.tolist() == sorted(WORDS) and ('sea',) == m.predict_labels(['wave boat salt wave', 'x'])[0]
+    with pytest.raises(ValueError, match='expected text data, as in fit, got features'): m.predict(np.ones((2, 3)))
+    with pytest.raises(ValueError, match='readout: expected one of probe, probe1 for reg'): MultiLabelClassifier(readout='own@.5', epochs=1).fit(t.text, t.labels.str.split('|'))
+
+
+@pytest.mark.parametrize('kind', ['features', 'text', 'image', 'own head'])
+def test_a_saved_model_predicts_the_same(tmp_path, kind):
+    x, y = numbers()
+    if kind == 'text': x, y = list(texts().text), [set(l.split('|')) for l in texts().labels]
+    if kind == 'image': x, y = np.random.default_rng(0).integers(0, 255, (120, 8, 8), np.uint8), y
+    m = MultiLabelClassifier('bce' if kind == 'own head' else 'reg', epochs=2, random_state=0, readout='own@tuned' if kind == 'own head' else None,
+                             encoder='resnet' if kind == 'image' else None).fit(x, y)
+    m.save(tmp_path/'m.safetensors')
+    k = MultiLabelClassifier.load(tmp_path/'m.safetensors')
+    assert [p.name for p in tmp_path.iterdir()] == ['m.safetensors'] and k.get_params() == m.get_params() | dict(random_state=0)
+    assert (k.predict_proba(x) == m.predict_proba(x)).all() and (k.thresholds_ == m.thresholds_).all() and (k.classes_ == m.classes_).all()
+    assert (k.predict(x) == m.predict(x)).all() and k.readout_ == m.readout_
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path/'m.safetensors').write_bytes(b'nonsense')
+    with pytest.raises(ValueError, match='expected a model that `save` wrote'): MultiLabelClassifier.load(tmp_path/'m.safetensors')
+    with pytest.raises(FileNotFoundError, match='no such file'): MultiLabelClassifier.load(tmp_path/'none.safetensors')
+    x, y = numbers()
+    m = MultiLabelClassifier(epochs=1).fit(x, y)
+    with pytest.raises(ValueError, match='path: expected a file that ends in .safetensors'): m.save(tmp_path/'m.pkl')
+    m.trained_.save(tmp_path/'t.safetensors')
+    with pytest.raises(ValueError, match='without label names'): MultiLabelClassifier.load(tmp_path/'t.safetensors')
+
+
+# --- the commands
+
+def test_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    t = texts()
+    write(tmp_path/'a.csv', t)
+    assert main('compare a.csv --text text --check'.split()) == 0
+    assert '120 texts' in capsys.readouterr().out and not (tmp_path/'compare-a').exists()
+    assert main('compare a.csv --text text --losses reg,bce --seeds 1 --epochs 5 --jobs 2'.split()) == 0
+    assert 'Take ' in capsys.readouterr().out and (tmp_path/'compare-a/report.html').exists()
+    assert main('train a.csv --text text --epochs 20 --out m.safetensors'.split()) == 0
+    assert re.search(r'm.safetensors: Macro-F1 [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\]', capsys.readouterr().out)
+    t[['text']].to_csv('new.csv', index=False)
+    assert main('predict m.safetensors new.csv --out p.csv'.split()) == 0 == main('predict m.safetensors new.csv'.split())
+    p, m = pd.read_csv('p.csv', keep_default_na=False), MultiLabelClassifier.load('m.safetensors')
+    assert capsys.readouterr().out == (tmp_path/'p.csv').read_text() and list(p) == ['instance', 'labels', *sorted(WORDS)]
+    assert [tuple(filter(None, l.split('|'))) for l in p.labels] == m.predict_labels(t.text) and np.allclose(p[sorted(WORDS)], m.predict_proba(t.text), atol=1e-4)
+
+
+def test_commands_on_pictures_and_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'p').mkdir()
+    pictures(tmp_path/'p')
+    assert main('train p --epochs 1 --encoder resnet'.split()) == 0 == main('predict model.safetensors p'.split())
+    out = capsys.readouterr().out
+    assert '\n0.png,' in out and 'blue,red' in out
+    x, y = numbers()
+    np.savez('a.npz', x=x, y=y)
+    assert main('train a.npz --epochs 1 --out n.safetensors'.split()) == 0 == main('predict n.safetensors a.npz'.split())
+    assert 'instance,labels,0,1,2' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words, said', [('compare a.csv --text txt', 'mlcl: text: expected columns'), ('compare none.csv', 'mlcl: none.csv: no such'),
+    ('compare a.csv --text text --losses regg', 'mlcl: losses: expected'), ('train a.csv --text text --loss regg', 'mlcl: '), ('predict none.safetensors a.csv', 'mlcl: none.safetensors: no such file')])
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path/'a.csv', texts())
+    assert main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count('\n') == 1
