@@ -358,7 +358,8 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     "Train every loss with every seed, as far as the time allows and the store does not hold it; one seed of all losses after the other."
     start = time.monotonic()
     epoch, rest = trial(ds, encoder, 'reg' if 'reg' in losses else losses[0], s, store)
-    if budget: s['epochs'], seeds = fit_time(60*budget*jobs/len(losses), epoch, rest, s['epochs'], seeds)
+    if budget: # a quarter is kept for starting and reporting
+        s['epochs'], seeds = fit_time(45*budget*jobs/len(losses), epoch, rest, s['epochs'], seeds)
     one = rest + s['epochs']*epoch
     say(f"{encoder}, {s['epochs']} epochs, batches of {s['batch_size']}, learning rate {s['lr']:g}; {len(losses)} losses × {seeds} seeds:"
         f" about {minutes(one*len(losses)*seeds/jobs)} on {device_name()} with {jobs} process{'es' if jobs > 1 else ''}")
@@ -392,7 +393,7 @@ def compare(data, # what `read` takes, or a `Dataset`
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
     store, (encoder, s) = Store(out/'records.jsonl'), choose_settings(ds, encoder, epochs, lr, batch_size)
     own(ds)
-    exps = train_all(ds, encoder, s | dict(checkpoints=['last']), losses, seeds, min(jobs, int(available()//memory(ds))), time_budget, store, say)
+    exps = train_all(ds, encoder, s | dict(checkpoints=['best']), losses, seeds, min(jobs, int(available()//memory(ds))), time_budget, store, say)
     res = results(ds, store, exps) | dict(encoder=encoder, settings=exps[0].settings)
     write_report(ds, res, out)
     say(f"\n{res['recommendation']}\n{out/'report.html'}")
@@ -405,12 +406,12 @@ def results(ds: Dataset, store: Store, exps: list) -> dict: # plain data, ready 
     "Leaderboard, comparisons with the best loss, scores of each label; every choice is made on validation data."
     recs = store.records(run=[e.id for e in exps])
     if not recs: raise ValueError(f'compare: no run succeeded; the last error: {list(store.failed().values())[-1]["error"]["message"]}')
-    val = leaderboard([r for r in recs if r['readout'] in READ], split='val').drop_duplicates('loss').set_index('loss')
+    val = leaderboard([r for r in recs if r['readout'] in READ], split='val', checkpoint='best').drop_duplicates('loss').set_index('loss')
     mine = [r for r in recs if r['split'] == 'test' and r['readout'] == val.readout[r['loss']]]
     top, rows = val.index[0], []
-    boards = {m: leaderboard(mine, m).set_index('loss') for m in ('macro_f1', 'micro_f1', 'map')}
+    boards = {m: leaderboard(mine, m, checkpoint='best').set_index('loss') for m in ('macro_f1', 'micro_f1', 'map')}
     for l, v in val.iterrows():
-        gap = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout)) if l != top else dict.fromkeys(('mean', 'lower', 'upper'))
+        gap = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout), checkpoint='best') if l != top else dict.fromkeys(('mean', 'lower', 'upper'))
         rows.append(dict(loss=l, readout=v.readout, seeds=int(v.n_seeds), val_macro_f1=v['mean'], **{m: b['mean'][l] for m, b in boards.items()},
             lower=boards['macro_f1'].lower[l], upper=boards['macro_f1'].upper[l], behind=[gap[k] for k in ('mean', 'lower', 'upper')],
             seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
@@ -441,7 +442,7 @@ def recommend(rows: list) -> str: # a sentence or three
 def _bucket(recs, b):
     "Leaderboard of a bucket of labels, without those that have none."
     some = [r for r in recs if r['metrics'].get(f'macro_f1_{b}') is not None]
-    return leaderboard(some, f'macro_f1_{b}') if some else []
+    return leaderboard(some, f'macro_f1_{b}', checkpoint='best') if some else []
 
 def _figure(draw, alt, size=(5, 3.2)):
     "A figure as HTML: inside the page, with a text for those who cannot see it."
@@ -459,7 +460,7 @@ def _figures(ds, res):
     def tail(ax):
         ax.step(range(1, len(n) + 1), n, where='mid', color=plots.PALETTE['blue'])
         ax.set(yscale='log', xlabel='label, by frequency', ylabel='instances')
-        ax.yaxis.set_major_formatter('{x:g}'), ax.yaxis.set_minor_formatter(''), ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_yticks(ticks := sorted({int(n[0]), int(np.median(n)), int(n[-1])}), ticks), ax.minorticks_off(), ax.xaxis.get_major_locator().set_params(integer=True)
     def learning(ax):
         plots.curves([r for r in res['history'] if r['loss'] in few], ax=ax)
         ax.legend(), ax.xaxis.get_major_locator().set_params(integer=True)
@@ -481,7 +482,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid var(--line)}code,pre{background:var(--soft);border-radius:.2rem}pre{padding:.7rem;overflow-x:auto}.tall{max-height:28rem;overflow:auto}</style>
 <h1>Which loss for $name?</h1><p class="take">$recommendation</p>
 <h2>The losses</h2>$board<div class="wide" tabindex="0">$losses</div>
-<p>Each loss was trained with the same encoder, budget and seeds. Its readout was chosen on validation data, and the losses stand in the order of their validation score. Intervals (95 %) cover seeds and test instances. <em>Behind</em> is the difference to the first loss, paired by seed and test instance; an interval that contains zero means that the two cannot be told apart. The intervals are not corrected for the number of comparisons.</p>$failed
+<p>Each loss was trained with the same encoder, budget and seeds. Its epoch and its readout were chosen on validation data, and the losses stand in the order of their validation score. Intervals (95 %) cover seeds and test instances. <em>Behind</em> is the difference to the first loss, paired by seed and test instance; an interval that contains zero means that the two cannot be told apart. The intervals are not corrected for the number of comparisons.</p>$failed
 <h2>The data</h2><ul>$found</ul>$tail
 <h2>Frequent and rare labels</h2><div class="wide" tabindex="0">$groups</div><p>Macro-F1 on test data. The labels in three groups of equal size, by their frequency in the training split.</p>
 <h2>While they trained</h2>$learning<p>A linear probe on validation data. If the curves still rise at the end, more epochs may help.</p>
@@ -564,10 +565,11 @@ def fit_dataset(self: MultiLabelClassifier,
     encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size)
     s, seed = s | (self.settings or {}), self._seed()
     t = learner.train(ds, self.loss, encoder, {k: v for k, v in s.items() if k != 'probe'}, seed=seed)
-    r = read_out({k: t.outputs(k) for k in ('train', 'val')}, {k: t.labels(k) for k in ('train', 'val')}, self.loss, seed, **s.get('probe', {}))
+    r = read_out({k: t.outputs(k, 'best') for k in ('train', 'val')}, {k: t.labels(k) for k in ('train', 'val')}, self.loss, seed, **s.get('probe', {}))
     if self.readout not in (None, *(k for k in READ if k in r)): raise ValueError(f"readout: expected one of {', '.join(k for k in READ if k in r)} for {self.loss}, got {self.readout!r}")
     self.readout_ = self.readout or max((k for k in READ if k in r), key=lambda k: r[k].info['val_macro_f1'])
     best = r[self.readout_]
+    t.model.load_state_dict(t.best_state)
     t.ds = t.learn = t.best_state = None
     t.inputs = {}
     self.trained_, self.probe_, self.kind_, self.columns_ = t, best.probe, ds.kind, ds.info.get('columns', {})

@@ -1,6 +1,6 @@
 "Data of one's own: reading and refusing it, comparing losses on it, the classifier, the saved file, the commands."
 import html.parser, json, re
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from mlcl import compare as c
@@ -223,6 +223,8 @@ def test_compare_reports(compared):
     assert val == sorted(val, reverse=True) and val[0] > .7 # chance is about .65
     for r in res['losses'][1:]: assert r['behind'][0] == pytest.approx(res['losses'][0]['macro_f1'] - r['macro_f1'], abs=2e-5)
     assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in c.READ for r in res['losses'])
+    recs = [json.loads(l) for l in (out/'records.jsonl').read_text().splitlines()]
+    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'compare'}
     assert [l['label'] for l in res['labels']] == sorted(WORDS) and res['recommendation'].startswith(f"Take {res['losses'][0]['loss']} ")
     assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum('val Macro-F1' in l for l in lines) == 6
 
@@ -279,6 +281,9 @@ def test_fit_time(budget, want): assert c.fit_time(budget, 1., 2., 10, 3) == wan
 def test_time_budget(tmp_path):
     res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=QUIET)
     assert res['losses'][0]['seeds'] < 10
+    said = [] # the forecast is kept: the same command goes on where it was
+    c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=lambda s, **_: said.append(s))
+    assert 'all runs are in the store already' in said
 
 
 def test_recommendation():
@@ -335,6 +340,18 @@ def test_classifier_in_scikit_learn():
     assert (m.fit(x, y).predict_proba(x) == MultiLabelClassifier(epochs=5, random_state=1).fit(x, y).predict_proba(x)).all()
     assert (m.predict_proba(x) != MultiLabelClassifier(epochs=5, random_state=2).fit(x, y).predict_proba(x)).any()
     assert ((m.decision_function(x) > 0) == (m.predict_proba(x) > m.thresholds_)).all() and m.classes_.tolist() == [0, 1, 2]
+
+
+def test_the_best_epoch_counts(monkeypatch):
+    x, y = numbers()
+    real = c.learner.train
+    def worse(*a, **k): # the last epoch is spoilt, the best is not
+        t = real(*a, **k)
+        with torch.no_grad(): [p.zero_() for p in t.model.encoder.parameters()]
+        return t
+    good = MultiLabelClassifier(epochs=10, random_state=0).fit(x, y).score(x, y)
+    monkeypatch.setattr(c.learner, 'train', worse)
+    assert MultiLabelClassifier(epochs=10, random_state=0).fit(x, y).score(x, y) == good > .5
 
 
 def test_label_sets_and_texts():
