@@ -139,6 +139,21 @@ def _own(groups, name, f, about, **more):
         p.add_argument('--' + k.replace('_', '-'), type=kind, help=v, metavar=k.split('_')[-1].upper())
     return p
 
+# %% ../nbs/48_cli.ipynb #4bed9ad7
+def _own_commands(groups):
+    more = dict(encoder='see `mlcl.models.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
+    q = _own(groups, 'compare', compare, 'which loss to take for your data', losses='names with commas between (default: all)', seeds='runs of each (default: 3)',
+             out='folder of the report', time_budget='minutes', jobs='processes (default: one a core, one on a GPU)', **more)
+    q.add_argument('--check', action='store_true', help='only read and check the data')
+    q = _own(groups, 'train', train, 'train a model on your data', **more)
+    q.add_argument('--loss', default='reg', help='default: reg')
+    q.add_argument('--seed', type=int, default=0, help='of weights and batches')
+    q.add_argument('--out', default='model.safetensors', help='default: model.safetensors')
+    q = groups.add_parser('predict', help='predict with a trained model', description='predict with a trained model')
+    q.set_defaults(do=predict)
+    for k in ('model', 'data'): q.add_argument(k)
+    for k in ('out', 'encoding'): q.add_argument(f'--{k}')
+
 # %% ../nbs/48_cli.ipynb #fc17e323
 def parser() -> argparse.ArgumentParser:
     "All commands of `mlcl`."
@@ -160,18 +175,7 @@ def parser() -> argparse.ArgumentParser:
     q = s.add_parser('reproduce', help='do a run again and compare', description='do a run again and compare')
     q.add_argument('id', help='of a record or a run, or its first letters')
     q.set_defaults(do=study_reproduce)
-    more = dict(encoder='see `mlcl.models.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
-    q = _own(groups, 'compare', compare, 'which loss to take for your data', losses='names with commas between (default: all)', seeds='runs of each (default: 3)',
-             out='folder of the report', time_budget='minutes', jobs='processes (default: one a core, one on a GPU)', **more)
-    q.add_argument('--check', action='store_true', help='only read and check the data')
-    q = _own(groups, 'train', train, 'train a model on your data', **more)
-    q.add_argument('--loss', default='reg', help='default: reg')
-    q.add_argument('--seed', type=int, default=0, help='of weights and batches')
-    q.add_argument('--out', default='model.safetensors', help='default: model.safetensors')
-    q = groups.add_parser('predict', help='predict with a trained model', description='predict with a trained model')
-    q.set_defaults(do=predict)
-    for k in ('model', 'data'): q.add_argument(k)
-    for k in ('out', 'encoding'): q.add_argument(f'--{k}')
+    _own_commands(groups)
     return p
 
 # %% ../nbs/48_cli.ipynb #43072ce5

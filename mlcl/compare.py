@@ -32,7 +32,7 @@ from .labels import split
 from .losses import LOSSES
 from .probe import Probe, read_out
 from .stats import effect, leaderboard
-from .study import Experiment, Store, attempt, device_name, minutes, pool, rounded, run, run_all, versions
+from .study import Experiment, Store, attempt, device_name, minutes, rounded, run, run_all, versions
 from .vision import MOBILENET_FILE
 
 # %% ../nbs/92_compare.ipynb #07ebd301
@@ -368,7 +368,7 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     for k in range(seeds) if budget else [None]:
         todo = [e for e in exps if k in (None, e.seed) and not store.has(e.id)]
         if k and time.monotonic() - start + len(todo)*one/jobs > 60*budget: say(f'time is up after {k} of {seeds} seeds'); break
-        run_all(todo, store, 'compare', jobs, None, {e.id: one for e in todo}, say, partial(run_own, ds), pool if jobs > 1 else here)
+        run_all(todo, store, 'compare', jobs, None, {e.id: one for e in todo}, say, partial(run_own, ds), None if jobs > 1 else here)
     return exps
 
 # %% ../nbs/92_compare.ipynb #25356fc5

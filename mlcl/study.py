@@ -761,12 +761,12 @@ def run_all(exps: list[Experiment],
             expect=None, # expected seconds of each run
             say=print,
             runner=run, # what does one run
-            pool=pool # what spreads the runs, see `pool`
+            spread=None # what spreads the runs; default: `pool`
     ) -> int: # number of runs that failed
     "Do all experiments, and keep their records."
     jobs, n, bad, spent, guess = max(1, min(jobs or cores(), len(exps))), len(exps), 0, 0., 0.
     expect = expect or {e.id: GUESS for e in exps}
-    with closing(ray_pool(exps, study, ray, runner) if ray else pool(exps, study, jobs, runner)) as runs:
+    with closing(ray_pool(exps, study, ray, runner) if ray else (spread or pool)(exps, study, jobs, runner)) as runs:
         for i, (exp, recs) in enumerate(runs, 1):
             store.append(recs)
             said = brief(recs)
