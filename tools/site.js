@@ -55,6 +55,7 @@
     function step(event) {
       const links = [...list.querySelectorAll('a')], at = links.indexOf(document.activeElement);
       const move = {ArrowDown: at + 1, ArrowUp: at - 1}[event.key];
+      if (event.key === 'Escape') dialog.close(); // a search box would only be emptied
       if (event.key === 'Enter' && document.activeElement === input && links.length) links[0].click();
       if (move === undefined) return;
       event.preventDefault();

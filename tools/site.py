@@ -115,9 +115,12 @@ def define(nb, terms):
 
 def unlink(nb, anchors):
     "Keep a symbol's link only where its page has the anchor: private symbols have none."
-    def keep(m): return m[0] if m[3] in anchors.get(m[2], ()) else m[1]
+    link = re.compile(r"\[(`[^`]+`|[^\]]+(?=\]\([^)]*\)\{\.name\}))\]\((\w+)\.(?:html|ipynb)#([^)]*)\)(\{\.name\})?")
+    def keep(m): return m[0] if m[3] in anchors.get(f"{m[2]}.html", ()) else f"[{m[1]}]{m[4]}" if m[4] else m[1]
     for cell in nb.cells:
-        if cell.cell_type == "markdown": cell.source = re.sub(r"\[(`[^`]+`)\]\((\w+\.html)#([^)]*)\)", keep, cell.source)
+        if cell.cell_type == "markdown": cell.source = link.sub(keep, cell.source)
+        for out in cell.get("outputs", []):
+            if "text/markdown" in out.get("data", {}): out.data["text/markdown"] = link.sub(keep, "".join(out.data["text/markdown"]))
     return nb
 
 
