@@ -619,6 +619,7 @@ def test_terms_are_marked_in_prose_only():
     assert out == [text.replace("**anchors**", '**[anchors](06_glossary.ipynb#term-anchor "It\'s x."){.term}**'), "anchor", "anchor"]
 
 
-def test_only_figures_without_a_wish_of_their_own_are_folded():
-    assert site.fold_figure('#| fig-alt: "x"\nplot()').startswith("#| code-fold: true\n")
-    for kept in ("plot()", '#| fig-alt: "x"\n#| echo: false\nplot()', '#| fig-alt: "x"\n#| code-fold: show\nplot()'): assert site.fold_figure(kept) == kept
+def test_figures_and_imports_are_folded_unless_they_say_otherwise():
+    assert site.fold('#| fig-alt: "x"\nplot()').startswith('#| code-fold: true\n#| code-summary: "Code of the figure"\n')
+    assert site.fold('#| code-fold: show\n#| code-summary: "Exported source"\nimport a\nfrom b import (c,\n    d)') == '#| code-fold: true\n#| code-summary: "Imports"\nimport a\nfrom b import (c,\n    d)'
+    for kept in ("plot()", "import a\nplot()", '#| fig-alt: "x"\n#| echo: false\nplot()', '#| fig-alt: "x"\n#| code-fold: show\nplot()', "#| code-fold: show\nplot()"): assert site.fold(kept) == kept

@@ -60,7 +60,7 @@ def tidy(nb, source):
     here = re.compile(re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}/") + r"([\w.-]+)")
     for cell in nb.cells:
         cell.source = here.sub(lambda m: homes.get(m[1], m[1]), cell.source)
-        if cell.cell_type == "code": cell.source = fold_figure(cell.source)
+        if cell.cell_type == "code": cell.source = fold(cell.source)
         if cell.cell_type == "raw": cell.source = re.sub(r"(?m)^output-file: .*", f"output-file: {source.stem}.html", cell.source)
         for out in [o for o in cell.get("outputs", []) if "text/markdown" in o.get("data", {})]:
             text = here.sub(lambda m: homes.get(m[1], m[1]), "".join(out.data["text/markdown"]))
@@ -69,11 +69,14 @@ def tidy(nb, source):
     return nb
 
 
-def fold_figure(source):
-    "Prose leads: the code of a figure is folded, unless its cell says otherwise."
-    opts = options(source)[0]
-    if "fig-alt" not in opts or {"echo", "code-fold", "include"} & set(opts): return source
-    return f'#| code-fold: true\n#| code-summary: "Code of the figure"\n{source}'
+def fold(source):
+    "Prose leads: the code of a figure and cells of imports are folded, unless the cell says otherwise."
+    opts, code = options(source)
+    imports = code and all(re.match(r"import |from |[\s)#]|$", line) for line in code.splitlines())
+    if {"echo", "include"} & set(opts) or opts.get("code-fold", "show") != "show" or "fig-alt" in opts and "code-fold" in opts: return source
+    if not imports and "fig-alt" not in opts: return source
+    rest = re.sub(r"(?m)^#\|\s*code-(fold|summary):.*\n", "", source)
+    return f'#| code-fold: true\n#| code-summary: "{"Imports" if imports else "Code of the figure"}"\n{rest}'
 
 
 def glossary():
@@ -214,7 +217,8 @@ def output(out, save, raw=False):
     if not mime: return False, ""
     text = "".join(out.data[mime])
     if mime in IMAGES: return True, save(text.encode() if IMAGES[mime] == "svg" else base64.b64decode(text), IMAGES[mime])
-    if mime == "text/html": return False, div(".table-box tabindex=0", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
+    if mime == "text/html" and re.search(r"<td>[^<]*[a-z]{4}", text): text = text.replace('class="dataframe"', 'class="dataframe words"')
+    if mime == "text/html": return False, div(".table-box", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
     return False, fence(text, ".output") if mime == "text/plain" else text
 
 
