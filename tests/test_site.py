@@ -1,5 +1,5 @@
 "The site: every page opened in a headless browser, and the renderer's own functions without one."
-import functools, http.server, importlib.util, itertools, json, os, re, shutil, subprocess, sys, threading, warnings
+import functools, http.server, importlib.resources, importlib.util, itertools, json, os, re, shutil, subprocess, sys, threading, warnings
 from pathlib import Path
 import pytest, torch
 from mlcl.losses.contrast import Block, contrast
@@ -338,3 +338,288 @@ def test_colours_are_those_of_the_plots(page):
 def test_it_fits_a_phone(page):
     size(page, 390)
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+# What makes the pages a book: theme, search, copy buttons, terms, paper, and readers who do not see or point
+
+AXE = (importlib.resources.files("selenium_axe_python")/"axe-core"/"axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(browser):
+    "What axe-core calls serious or critical, as (rule, places)."
+    browser.execute_script(AXE)
+    browser.set_script_timeout(120)
+    found = browser.execute_async_script("axe.run().then(r => arguments[0](r.violations))")
+    return [(v["id"], [n["html"][:150] for n in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+def choose(browser, theme):
+    browser.execute_script("localStorage.setItem('mlcl-theme', arguments[0])", theme)
+
+
+@pytest.fixture
+def home(browser, address):
+    "The home page of a reader who has not chosen a theme."
+    size(browser, 1280)
+    browser.get(address)
+    browser.execute_script("localStorage.clear()")
+    browser.get(address)
+    yield browser
+    browser.execute_script("localStorage.clear()")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_accessible(browser, address, name):
+    "axe-core finds nothing serious; on some pages of each kind also in the dark and on a phone."
+    ways = [("light", 1280), ("dark", 390)] if re.match("index|05|20|28|29|49|58|90", name) else [("light", 1280)]
+    for theme, width in ways:
+        size(browser, width)
+        browser.get(address + target(name))
+        choose(browser, theme)
+        browser.refresh()
+        assert violations(browser) == [], theme
+    browser.execute_script("localStorage.clear()")
+
+
+def test_axe_finds_what_is_wrong(home):
+    home.execute_script("document.querySelector('main p').style.color = '#ccc'; document.querySelector('main img').removeAttribute('alt')")
+    assert {"color-contrast", "image-alt"} <= {rule for rule, _ in violations(home)}
+
+
+def colours(browser):
+    return browser.execute_script("return ['body', 'main p', 'main pre'].map(s => { const c = getComputedStyle(document.querySelector(s)); return [c.color, c.backgroundColor] })")
+
+
+def test_theme_switch_is_remembered(home, address):
+    def label(): return home.find_element("css selector", ".theme").get_attribute("aria-label")
+    light = colours(home)
+    assert label() == "Switch to the dark theme"
+    home.find_element("css selector", ".theme").click()
+    dark = colours(home)
+    assert all(a != b for a, b in zip(light[0], dark[0])) and label() == "Switch to the light theme"
+    home.get(address + target("28_gradients.ipynb"))
+    assert colours(home)[0] == dark[0]
+    home.find_element("css selector", ".theme").click()
+    home.refresh()
+    assert colours(home)[0] == light[0]
+
+
+def test_theme_follows_the_system_until_chosen(home):
+    def system(value):
+        home.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme", value=value)]))
+        return home.execute_async_script("setTimeout(() => arguments[0](document.documentElement.dataset.theme), 200)")
+    assert [system("dark"), system("light")] == ["dark", "light"]
+    choose(home, "light")
+    assert system("dark") == "light"
+    system("")
+
+
+def ask(browser, text):
+    "Open the search by its key, type, and return the addresses and texts of what is found."
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.find_element("css selector", "body").send_keys("/")
+    box = browser.find_element("css selector", "dialog.search input")
+    box.clear()
+    box.send_keys(text)
+    WebDriverWait(browser, 10).until(lambda b: b.execute_script("return document.querySelector('dialog.search .says').textContent"))
+    found = browser.execute_script("return [...document.querySelectorAll('dialog.search li a')].map(a => [a.getAttribute('href'), a.textContent])")
+    return found, box, Keys
+
+
+@pytest.mark.parametrize("text, first", [("RegLoss", "27_reg.html#regloss"), ("Symbols", "05_symbols.html"), ("interval over seeds", "46_stats.html")])
+def test_search(home, text, first):
+    found, _, _ = ask(home, text)
+    assert found[0][0] == first and all(home.execute_script("return mlclSearch.some(e => e[0] === arguments[0])", a) for a, _ in found)
+
+
+def test_search_by_keys(home):
+    found, box, keys = ask(home, "stop-gradient")
+    assert len(found) > 2 and any("<mark" in a.get_attribute("innerHTML") for a in home.find_elements("css selector", "dialog.search li a"))
+    box.send_keys(keys.ARROW_DOWN)
+    home.switch_to.active_element.send_keys(keys.ARROW_DOWN)
+    assert home.switch_to.active_element.get_attribute("href").endswith(found[1][0])
+    home.switch_to.active_element.send_keys(keys.ENTER)
+    assert home.current_url.endswith(found[1][0])
+
+
+def test_search_says_when_nothing_is_found(home):
+    found, box, keys = ask(home, "qqqxyz")
+    assert not found and "Nothing found" in home.find_element("css selector", "dialog.search .says").text
+    box.send_keys(keys.ESCAPE)
+    assert not home.execute_script("return document.querySelector('dialog.search').open")
+
+
+def test_search_without_a_server(browser, built, address):
+    browser.get((built[0]/"index.html").as_uri())
+    assert ask(browser, "RegLoss")[0][0][0] == "27_reg.html#regloss"
+    browser.get(address)
+
+
+def test_every_entry_of_the_search_has_its_place(built, browser, address):
+    browser.get(address)
+    entries = json.loads((built[0]/"search.js").read_text(encoding="utf-8").removeprefix("window.mlclSearch = ").removesuffix(";\n"))
+    assert {e[0].split("#")[0] for e in entries} == {target(n) for n in PAGES}
+    for path, _, anchor in (e[0].partition("#") for e in entries): assert not anchor or anchor in looked(browser, address, path)["ids"], (path, anchor)
+    assert not any(re.search("<[a-z]+[ >]|&[a-z]+;", h) for _, _, h, _ in entries)
+
+
+def test_copy_button(home):
+    home.execute_cdp_cmd("Browser.grantPermissions", dict(permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]))
+    button, code = home.execute_script("const b = document.querySelector('main .copy'); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]")
+    home.execute_script("arguments[0].click()", button)
+    assert home.execute_async_script("setTimeout(() => navigator.clipboard.readText().then(arguments[0]), 200)") == code and button.text == "Copied"
+    assert home.execute_script("return [...document.querySelectorAll('main pre:not(.output)')].every(p => p.parentElement.querySelector('.copy'))")
+
+
+def test_code_of_figures_is_folded(browser, address):
+    browser.get(address + target("20_contrast.ipynb"))
+    opened = "return [...document.querySelectorAll('details.fold')].map(d => d.open)"
+    assert browser.execute_script(opened) and not any(browser.execute_script(opened))
+    for want in (True, False):
+        browser.execute_script("[...document.querySelectorAll('.tools button')].find(b => b.textContent.endsWith('code')).click()")
+        assert set(browser.execute_script(opened)) == {want}
+
+
+def test_skip_link(home):
+    from selenium.webdriver.common.keys import Keys
+
+    home.find_element("css selector", "body").send_keys(Keys.TAB)
+    assert home.switch_to.active_element.get_attribute("class") == "skip" and home.switch_to.active_element.rect["x"] >= 0
+    home.switch_to.active_element.send_keys(Keys.ENTER)
+    home.switch_to.active_element.send_keys(Keys.TAB)
+    assert home.execute_script("return document.querySelector('main').contains(document.activeElement)")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_print(browser, address, name):
+    "On paper: no navigation, dark on white, nothing wider than the sheet."
+    size(browser, 718)
+    browser.get(address + target(name))
+    choose(browser, "dark")
+    browser.refresh()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(media="print"))
+    seen = browser.execute_script("""return {shown: ['.top', '.pages', '.toc', '.turn', '.copy'].filter(s => document.querySelector(s)?.offsetParent),
+        wide: document.documentElement.scrollWidth > innerWidth, ink: getComputedStyle(document.body).color}""")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(media=""))
+    browser.execute_script("localStorage.clear()")
+    assert seen == dict(shown=[], wide=False, ink="rgb(0, 0, 0)")
+
+
+def test_terms_lead_to_the_glossary(browser, address):
+    "The first use of a term shows its sentence, on hover and by a link; a term is marked once a page."
+    browser.get(address + target("20_contrast.ipynb"))
+    terms = browser.execute_script("return [...document.querySelectorAll('a.term')].map(a => [a.textContent, a.title, a.getAttribute('href')])")
+    assert len(terms) > 5 and len({t[2] for t in terms}) == len(terms) and all(t[1].endswith(".") for t in terms)
+    assert ["anchor", "The instance, or prototype, whose loss is computed.", "06_glossary.html#term-anchor"] in terms
+    browser.get(address + target("06_glossary.ipynb"))
+    assert not browser.find_elements("css selector", "a.term") and len(browser.find_elements("css selector", "dt")) == len(browser.find_elements("css selector", "dd"))
+
+
+# The explorer: its rows are the leaderboard, its filters filter
+
+@pytest.fixture
+def explorer(browser, address):
+    size(browser, 1280)
+    browser.get(address + target("58_explorer.ipynb"))
+    return browser
+
+
+def test_rows_of_the_explorer_are_the_leaderboard(explorer):
+    "For each study, metric and readout, from the records that the page holds: the same rows, means and intervals."
+    from mlcl.stats import leaderboard
+    from mlcl.study import find, store_of
+
+    held = explorer.execute_script("return {sets: mlclExplorer.data.sets, rows: ['macro_f1', 'map'].map(m => mlclExplorer.rows({metric: m})), runs: mlclExplorer.data.runs}")
+    seen, runs = 0, {r for rs in held["runs"].values() for r in rs}
+    for study in {s["study"] for s in held["sets"]}:
+        records = [r for r in store_of(study).records(split="test", checkpoint="last") if r["run"] in runs]
+        for metric, rows in zip(("macro_f1", "map"), held["rows"]):
+            mine = {(r["set"]["name"].split(" ")[0].strip(","), r["loss"]["key"], r["readout"]): r for r in rows if r["set"]["study"] == study}
+            for e in leaderboard(records, metric).itertuples():
+                row = mine.pop((e.dataset, e.loss, e.readout))
+                assert [row["mean"], row["lower"], row["upper"]] == pytest.approx([e.mean, e.lower, e.upper], abs=6e-5) and len(row["ids"]) == e.n_seeds
+                assert set(row["ids"]) <= {r["id"] for r in records}
+                seen += 1
+            assert not mine
+    assert seen > 100 and find(held["rows"][0][0]["ids"][0])
+
+
+def test_filters_of_the_explorer(explorer):
+    from selenium.webdriver.support.ui import Select
+
+    def table(): return explorer.execute_script("return [...document.querySelectorAll('#ex-rows tr')].map(r => [...r.querySelectorAll('th, td:not(.plot)')].map(c => c.textContent))")
+    one = table()
+    assert len(one) == len(explorer.find_elements("css selector", "#ex-rows svg")) > 5 and one == sorted(one, key=lambda r: -float(r[1]))
+    Select(explorer.find_element("id", "ex-metric")).select_by_value("hamming")
+    low = table()
+    assert low == sorted(low, key=lambda r: float(r[1])) and "lower is better" in explorer.find_element("id", "ex-caption").text
+    Select(explorer.find_element("id", "ex-set")).select_by_value("")
+    Select(explorer.find_element("id", "ex-loss")).select_by_value("reg")
+    assert len(table()) == len(explorer.execute_script("return mlclExplorer.data.sets")) and len({r[0] for r in table()}) == len(table())
+    Select(explorer.find_element("id", "ex-readout")).select_by_value("own@.5")
+    assert table() == [] and explorer.find_element("id", "ex-caption").text == "No result for this choice"
+
+
+def test_a_row_tells_interval_and_records(explorer):
+    "By the pointer and by the keyboard alike."
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    rows = explorer.execute_script("return mlclExplorer.rows({set: mlclExplorer.data.sets[0].key, metric: 'macro_f1', readout: 'probe1'})")
+    def told(row): return all(t in explorer.find_element("id", "ex-says").text for t in [f"{row['mean']:.3f}", f"{row['lower']:.3f} to {row['upper']:.3f}", *[i.split("/")[0] for i in row["ids"]]])
+    ActionChains(explorer).move_to_element(explorer.find_elements("css selector", "#ex-rows tr")[2]).perform()
+    assert told(rows[2])
+    explorer.execute_script("document.querySelectorAll('#ex-rows button')[0].focus()")
+    explorer.switch_to.active_element.send_keys(Keys.TAB)
+    assert told(rows[1]) and len(explorer.find_elements("css selector", "#explorer .chosen")) == 1
+
+
+def test_data_of_the_explorer_is_small(built):
+    assert len(re.search(r'id="ex-data">(.*?)</script>', (built[0]/"58_explorer.html").read_text(encoding="utf-8"), flags=re.S)[1]) < 300_000
+
+
+# Pages made from other pages
+
+def test_symbols_of_all_pages_are_in_the_index(built):
+    "Each row of a symbol table has its page in the index."
+    index = next(n for n in [json.loads((site.PROC/"05_symbols.ipynb").read_text())] for n in ["".join("".join(o["data"].get("text/markdown", "")) for c in n["cells"] for o in c.get("outputs", []))])
+    tables = 0
+    for path in sorted(site.NBS.glob("[0-9]*.ipynb")):
+        for found in re.finditer(r"(?m)^\| symbol \| variable .*\n\|[-| ]+\n((?:\|.*\n?)+)", "\n\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")):
+            tables += 1
+            for row in found[1].splitlines():
+                start = row.rstrip("| ")
+                if row.startswith("| |"): continue
+                meaning = re.split(r"(?<!\\)\| (?=[^|]*$)", start)[-1].strip()
+                assert any(meaning in ln and f"[{path.stem[:2]}]({path.name}" in ln for ln in index.splitlines()), (path.name, row)
+    assert tables > 15
+
+
+def test_home_page_leads_to_every_path():
+    "The three ways into the book name those of their pages that exist."
+    shown = "".join("".join(o["data"].get("text/markdown", "")) for c in json.loads((site.NBS/"index.ipynb").read_text())["cells"] for o in c.get("outputs", []) if "data" in o)
+    there = [p.name for n in (28, 29, 90, 91, 92, 58) for p in site.NBS.glob(f"{n}_*.ipynb")]
+    assert len(there) > 3 and all(f"]({n})" in shown for n in there), "execute nbs/index.ipynb again"
+
+
+def test_llms_txt(built):
+    "Title, summary, and each page with its subtitle."
+    text = (built[0]/"llms.txt").read_text(encoding="utf-8")
+    assert text.startswith(f"# {site.get_config().title}\n\n> ")
+    assert re.findall(r"(?m)^- \[.+\]\((\S+)\): .+", text) == [target(n) for n in PAGES]
+
+
+def test_terms_are_marked_in_prose_only():
+    from execnb.nbio import mk_cell
+    text = "# An anchor\n\nThe `anchor` and $anchor$ of [the anchor](x.html), **anchors** and anchors.\n\n| anchor |\n|---|\n\n```\nanchor\n```"
+    nb = type("nb", (), {"cells": [mk_cell(text, "markdown"), mk_cell("anchor", "markdown"), mk_cell("anchor", "code")]})
+    out = [c.source for c in site.define(nb, [("anchors?", "term-anchor", "It's x.")]).cells]
+    assert out == [text.replace("**anchors**", '**[anchors](06_glossary.ipynb#term-anchor "It\'s x."){.term}**'), "anchor", "anchor"]
+
+
+def test_figures_and_imports_are_folded_unless_they_say_otherwise():
+    assert site.fold('#| fig-alt: "x"\nplot()').startswith('#| code-fold: true\n#| code-summary: "Code of the figure"\n')
+    assert site.fold('#| code-fold: show\n#| code-summary: "Exported source"\nimport a\nfrom b import (c,\n    d)') == '#| code-fold: true\n#| code-summary: "Imports"\nimport a\nfrom b import (c,\n    d)'
+    for kept in ("plot()", "import a\nplot()", '#| fig-alt: "x"\n#| echo: false\nplot()', '#| fig-alt: "x"\n#| code-fold: show\nplot()', "#| code-fold: show\nplot()"): assert site.fold(kept) == kept

@@ -102,7 +102,7 @@ local structure = {
       t.identifier = ''
       return t
     end
-    return pandoc.Div({t}, pandoc.Attr('', {'table-box'}, {{'tabindex', '0'}, {'role', 'region'}, {'aria-label', 'Table'}})), false
+    return pandoc.Div({t}, pandoc.Attr('', {'table-box'})), false
   end,
   Div = function(d)
     for type in pairs(CALLOUTS) do
@@ -142,7 +142,7 @@ local references = {
     return out
   end,
   Math = function(m)
-    if html and m.mathtype == 'DisplayMath' then return pandoc.Span({m}, {class = 'display', tabindex = '0'}) end
+    if html and m.mathtype == 'DisplayMath' then return pandoc.Span({m}, {class = 'display'}) end
   end,
   RawBlock = function(r)
     if r.text:match '^<!%-%-' then return {} end

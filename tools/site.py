@@ -2,7 +2,7 @@
 
 nbdev processes the notebooks into `_proc/`. Quarto renders them where it is installed; else pandoc does, in the same order and numbering.
 """
-import argparse, base64, hashlib, html, json, os, re, shutil, subprocess, sys
+import argparse, base64, hashlib, html, json, os, re, shutil, subprocess, sys, unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from itertools import groupby
@@ -18,6 +18,8 @@ from nbdev.serve import proc_nbs
 ROOT, START = Path(__file__).resolve().parent.parent, Path.cwd()
 NBS, PROC, TOOLS = ROOT/"nbs", ROOT/"_proc", ROOT/"tools"
 QUICK = ROOT/"results"/"quick.jsonl"
+FRESH = ["05_symbols.ipynb", "07_bibliography.ipynb", "96_api.ipynb"] # collect what other pages say, so they run at each build
+GLOSSARY = "06_glossary.ipynb"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 HEAD = re.compile(r"\A# .+\n+> .+\s*")
 ORDER = ["text/html", "text/markdown", *IMAGES, "text/latex", "text/plain"]
@@ -58,19 +60,70 @@ def tidy(nb, source):
     here = re.compile(re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}/") + r"([\w.-]+)")
     for cell in nb.cells:
         cell.source = here.sub(lambda m: homes.get(m[1], m[1]), cell.source)
+        if cell.cell_type == "code": cell.source = fold(cell.source)
         if cell.cell_type == "raw": cell.source = re.sub(r"(?m)^output-file: .*", f"output-file: {source.stem}.html", cell.source)
-        for out in cell.get("outputs", []) if documented(cell) else []:
-            text = re.sub(r"\A---\n+(\[source\].*\n+)?", "", "".join(out.get("data", {}).get("text/markdown", "")))
-            out.data = {"text/markdown": here.sub(lambda m: homes.get(m[1], m[1]), text)}
+        for out in [o for o in cell.get("outputs", []) if "text/markdown" in o.get("data", {})]:
+            text = here.sub(lambda m: homes.get(m[1], m[1]), "".join(out.data["text/markdown"]))
+            out.data = {**out.data, "text/markdown": re.sub(r"\A---\n+(\[source\].*\n+)?", "", text) if documented(cell) else text}
     nb.cells = label_sources(nb.cells)
+    return nb
+
+
+def fold(source):
+    "Prose leads: the code of a figure and cells of imports are folded, unless the cell says otherwise."
+    opts, code = options(source)
+    imports = code and all(re.match(r"import |from |[\s)#]|$", line) for line in code.splitlines())
+    if {"echo", "include"} & set(opts) or opts.get("code-fold", "show") != "show" or "fig-alt" in opts and "code-fold" in opts: return source
+    if not imports and "fig-alt" not in opts: return source
+    rest = re.sub(r"(?m)^#\|\s*code-(fold|summary):.*\n", "", source)
+    return f'#| code-fold: true\n#| code-summary: "{"Imports" if imports else "Code of the figure"}"\n{rest}'
+
+
+def glossary():
+    "The terms of the glossary page: (pattern, anchor, definition), long patterns first."
+    if not (NBS/GLOSSARY).exists(): return []
+    text = "\n".join(c.source for c in read_nb(NBS/GLOSSARY).cells if c.cell_type == "markdown")
+    found = re.findall(r'^\[([^\]]+)\]\{#([\w-]+)(?: match="([^"]*)")?\}\n: +(.+)$', text, flags=re.M)
+    terms = [(form.replace(" ", r"\s+"), anchor, plain_text(says)) for term, anchor, match, says in found
+             for form in (match.split("|") if match else [f"{term}s?"])]
+    return sorted(terms, key=lambda t: -len(t[0]))
+
+
+def plain_text(text):
+    "Markdown without marks, links and the backslashes of its formulas."
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"[`*$\\{}]", "", text)).replace('"', "'").strip()
+
+
+QUIET = re.compile(r"(`{3,}).*?\1|`[^`]+`|\$\$.*?\$\$|\$[^$]+\$|!?\[[^\]]*\](?:\([^)]*\)|\{[^}]*\})|<[^>]+>|\{[^}]*\}|@[\w-]+|^(?:#|\||:::|>).*?$", flags=re.S | re.M)
+
+
+def define(nb, terms):
+    "Link the first use of a term in the prose of a page to the glossary; its definition shows on hover."
+    done = set()
+    def mark(text, i=0):
+        for pattern, anchor, says in terms[i:]:
+            i += 1
+            if anchor in done or not (found := re.search(rf"(?<![\w-]){pattern}(?![\w-])", text, flags=re.I)): continue
+            done.add(anchor)
+            return mark(text[: found.start()], i) + f'[{found[0]}]({GLOSSARY}#{anchor} "{says}"){{.term}}' + mark(text[found.end():], i)
+        return text
+    for cell in nb.cells:
+        if cell.cell_type != "markdown": continue
+        out, end = "", 0
+        for quiet in QUIET.finditer(cell.source):
+            out, end = out + mark(cell.source[end: quiet.start()]) + quiet[0], quiet.end()
+        cell.source = out + mark(cell.source[end:])
     return nb
 
 
 def unlink(nb, anchors):
     "Keep a symbol's link only where its page has the anchor: private symbols have none."
-    def keep(m): return m[0] if m[3] in anchors.get(m[2], ()) else m[1]
+    link = re.compile(r"\[(`[^`]+`|[^\]]+(?=\]\([^)]*\)\{\.name\}))\]\((\w+)\.(?:html|ipynb)#([^)]*)\)(\{\.name\})?")
+    def keep(m): return m[0] if m[3] in anchors.get(f"{m[2]}.html", ()) else f"[{m[1]}]{m[4]}" if m[4] else m[1]
     for cell in nb.cells:
-        if cell.cell_type == "markdown": cell.source = re.sub(r"\[(`[^`]+`)\]\((\w+\.html)#([^)]*)\)", keep, cell.source)
+        if cell.cell_type == "markdown": cell.source = link.sub(keep, cell.source)
+        for out in cell.get("outputs", []):
+            if "text/markdown" in out.get("data", {}): out.data["text/markdown"] = link.sub(keep, "".join(out.data["text/markdown"]))
     return nb
 
 
@@ -99,9 +152,10 @@ def label_sources(cells):
 def process(partial=False):
     "Let nbdev process the changed notebooks into `_proc/`; with results of a quick study, run its page on them there."
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    common = b"".join(p.read_bytes() for p in [ROOT/"mlcl"/"_modidx.py", ROOT/"settings.ini", Path(__file__)])
+    common = b"".join(p.read_bytes() for p in [ROOT/"mlcl"/"_modidx.py", ROOT/"settings.ini", Path(__file__), NBS/GLOSSARY])
     new = {p.name: hashlib.sha256(common + p.read_bytes()).hexdigest() for p in NBS.glob("*.ipynb")}
-    if QUICK.exists(): new.pop("49_quick.ipynb", None)
+    again = [n for n in [*FRESH, *["49_quick.ipynb"]*QUICK.exists()] if n in new]
+    for name in again: new.pop(name)
     stamp = PROC/".stamp.json"
     old = json.loads(stamp.read_text()) if stamp.exists() else {}
     for path in PROC.glob("[!.]*"):
@@ -113,22 +167,25 @@ def process(partial=False):
             text = "\n".join([f"nbdev stopped: {e}", "It runs every cell that imports; these hold other code too, and are better split:", *mixed()])
             if not partial: sys.exit(text)
             print(text, file=sys.stderr)
-        if QUICK.exists() and (NBS/"49_quick.ipynb").exists(): run_quick()
+        for name in again: run_again(name)
     nbs = {p: read_nb(p) for p in sorted(PROC.glob("*.ipynb"))}
     nbs |= {p: tidy(nb, NBS/p.name) for p, nb in nbs.items() if new.get(p.name, "") != old.get(p.name)}
     anchors = {f"{p.stem}.html": {a for c in nb.cells for a in [*re.findall(r"\{#([\w.]+) \.symbol\}", c.source), (documented(c) or "").lower()]}
                for p, nb in nbs.items()}
-    for path, nb in nbs.items(): write_nb(unlink(nb, anchors), path)
+    terms = glossary()
+    for path, nb in nbs.items():
+        fresh = path.name != GLOSSARY and new.get(path.name, "") != old.get(path.name)
+        write_nb(unlink(define(nb, terms) if fresh else nb, anchors), path)
     stamp.write_text(json.dumps({n: d for n, d in new.items() if (PROC/n).exists()}))
 
 
-def run_quick():
-    "Execute the reader's own page and process it; the notebook in `nbs/` stays as it is."
+def run_again(name):
+    "Execute a page at build time and process it; the notebook in `nbs/` stays as it is."
     from execnb.shell import CaptureShell
-    nb = read_nb(NBS/"49_quick.ipynb")
+    nb = read_nb(NBS/name)
     CaptureShell(mpl_format="svg").run_all(nb, exc_stop=True)
     FilterDefaults()(nb)
-    write_nb(nb, PROC/"49_quick.ipynb")
+    write_nb(nb, PROC/name)
 
 
 # One notebook as Quarto's Markdown
@@ -160,7 +217,8 @@ def output(out, save, raw=False):
     if not mime: return False, ""
     text = "".join(out.data[mime])
     if mime in IMAGES: return True, save(text.encode() if IMAGES[mime] == "svg" else base64.b64decode(text), IMAGES[mime])
-    if mime == "text/html": return False, div(".table-box tabindex=0", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
+    if mime == "text/html" and re.search(r"<td>[^<]*[a-z]{4}", text): text = text.replace('class="dataframe"', 'class="dataframe words"')
+    if mime == "text/html": return False, div(".table-box", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
     return False, fence(text, ".output") if mime == "text/plain" else text
 
 
@@ -214,9 +272,14 @@ def front_of(name):
     return yaml.safe_load(next(c.source for c in read_nb(PROC/name).cells if c.cell_type == "raw").strip().strip("-"))
 
 
-def link(name, fronts, attributes=""):
+def link(name, fronts, attributes="", before=""):
     "An HTML link to the page of a notebook."
-    return f'<a href="{fronts[name]["output-file"]}"{attributes}>{plain(fronts[name]["title"])}</a>'
+    return f'<a href="{fronts[name]["output-file"]}"{attributes}>{before}{plain(fronts[name]["title"])}</a>'
+
+
+def number(name):
+    "The chapter number that a notebook's name begins with."
+    return f'<span class="no">{name[:2]}</span>' if name[:2].isdigit() else ""
 
 
 def plain(text):
@@ -226,12 +289,12 @@ def plain(text):
 
 def sidebar(current, parts, fronts):
     "The list of all pages."
-    def items(names): return "".join(f'<li>{link(n, fronts, " aria-current=page" if n == current else "")}</li>' for n in names)
+    def items(names): return "".join(f'<li>{link(n, fronts, " aria-current=page" if n == current else "", number(n))}</li>' for n in names)
     return "\n".join((f"<h2>{html.escape(part)}</h2>" if part else "") + f"<ul>{items(names)}</ul>" for part, names in parts)
 
 
 def page(name, parts, fronts, out, problems):
-    "Render one processed notebook into `out`."
+    "Render one processed notebook into `out`; returns its entries of the search index."
     target, mine = fronts[name]["output-file"], []
     folder = out/f"{Path(target).stem}_files"
 
@@ -256,6 +319,27 @@ def page(name, parts, fronts, out, problems):
     body = re.sub(r'<h1( class="unnumbered" id="bibliography">References</)h1>', r"<h2\1h2>", body)
     (out/target).write_text(body, encoding="utf-8")
     problems += [f"{name}: {p}" for p in mine]
+    return sections(body, target, html.unescape(plain(front["title"])))
+
+
+def sections(body, target, title):
+    "The sections and symbols of a page for the search: [address, page, heading, text]."
+    def words(part): return unicodedata.normalize("NFKC", " ".join(html.unescape(re.sub(r"<[^>]*>", "", part)).split()))
+    main = re.sub(r'<(script|style|annotation|nav|summary)\b.*?</\1>|<p class="part">.*?</p>|<h1>.*?</h1>', " ", re.search(r"<main.*</main>", body, flags=re.S)[0], flags=re.S)
+    for part in re.split(r'(?=<h[2-4][^>]*\sid="|<span\s+id="[^"]+"\s+class="symbol")', main):
+        head = re.match(r'<(h\d|span)[^>]*?\sid="([^"]+)"[^>]*>(.*?)</\1>', part, flags=re.S)
+        symbol = head and head[1] == "span"
+        text = re.sub(r"<pre.*?</pre>", "", part[head.end() if head else 0:], count=0, flags=re.S) if not symbol else part[head.end():]
+        yield [f"{target}#{head[2]}" if head else target, title, words(head[3]) if head else title, words(text)[:400 if symbol else None]]
+
+
+def llms(parts, fronts):
+    "The text of llms.txt: what the site is, and its pages with their subtitles."
+    about = HEAD.sub("", "\n\n".join(c.source for c in read_nb(NBS/"index.ipynb").cells if c.cell_type == "markdown")).split("\n## ")[0]
+    lines = [f"# {get_config().title}", f"> {fronts['index.ipynb'].get('description', '')}", " ".join(plain_text(about).split())]
+    for part, names in parts:
+        lines += [f"## {part}", "\n".join(f"- [{fronts[n]['title']}]({fronts[n]['output-file']}): {fronts[n].get('description', '')}" for n in names)]
+    return "\n\n".join(lines) + "\n"
 
 
 def build(out, quarto=True, partial=False):
@@ -269,21 +353,30 @@ def build(out, quarto=True, partial=False):
         if quarto and shutil.which("quarto"):
             subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, check=True)
             shutil.move(PROC/"_site", out)
+            (out/"llms.txt").write_text(llms(*pages()), encoding="utf-8")
             return problems
         return problems + render(out)
 
 
-def render(out):
-    "Render what is in `_proc/` into the folder `out` by pandoc; returns the problems found."
+def pages():
+    "What is in `_proc/`: the parts with their notebooks, and the front matter of each notebook."
     parts = [(part, [n for n in names if (PROC/n).exists()]) for part, names in navigation()]
     parts = [(part, names) for part, names in parts if names]
-    fronts = {n: front_of(n) for _, names in parts for n in names}
+    return parts, {n: front_of(n) for _, names in parts for n in names}
+
+
+def render(out):
+    "Render what is in `_proc/` into the folder `out` by pandoc; returns the problems found."
+    parts, fronts = pages()
     out.mkdir(parents=True)
     for path in PROC.glob("[!_.]*"):
         if path.suffix not in (".ipynb", ".bib"): (shutil.copytree if path.is_dir() else shutil.copy)(path, out/path.name)
     found = {n: [] for n in fronts}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda n: page(n, parts, fronts, out, found[n]), fronts))
+        entries = [e for es in pool.map(lambda n: list(page(n, parts, fronts, out, found[n])), fronts) for e in es]
+    shutil.copy(TOOLS/"site.js", out)
+    (out/"search.js").write_text(f"window.mlclSearch = {json.dumps(entries, ensure_ascii=False)};\n", encoding="utf-8")
+    (out/"llms.txt").write_text(llms(parts, fronts), encoding="utf-8")
     return sum(found.values(), [])
 
 
