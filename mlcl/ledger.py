@@ -115,7 +115,8 @@ def trend(records: list,
     ) -> pd.DataFrame: # dataset, mean, lower, upper, n_seeds, ids
     "One number for the curve of each seed, and their mean for each data set."
     rows, held = [], {}
-    for r in records: held.setdefault(r['dataset'], {}).setdefault(x(r), []).append(r)
+    for r in records:
+        if r['checkpoint'] == checkpoint: held.setdefault(r['dataset'], {}).setdefault(x(r), []).append(r)
     for d, parts in held.items():
         at = {v: effect(rs, d, c.a, c.others, readout=by_readout(readout, c), checkpoint=checkpoint)
               for v, rs in sorted(parts.items()) if {c.a, *c.others} <= {r['loss'] for r in rs}}

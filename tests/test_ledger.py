@@ -93,6 +93,8 @@ def test_cut_to_fewer_labels():
     recs = [r | dict(id=f'{r["id"]}/{k}', settings=dict(data=dict(top=k))) for k in (5, 10, 20, 40) for r in records(dict(reg=.01*np.log2(k)), 'one', n_labels=k)]
     r = curve(dict(cut=recs), 'C2c')
     assert r['verdict'] == 'holds' and r['mean'] == pytest.approx(.01, abs=1e-3) and r['sets'] == 'one' and r['n_records'] == 4*5*2
+    best = next(r for r in led.curves(dict(cut=recs), checkpoint='best') if r['id'] == 'C2c')
+    assert best['verdict'] == 'no evidence yet' # the study has no best epoch
 
 
 def test_norms_of_gradients():
