@@ -259,7 +259,7 @@ def pandoc(text, problems, *args):
     bundled = Path(pypandoc.__file__).parent/"files"/"pandoc"
     cmd = [str(bundled) if bundled.exists() else "pandoc", "--from=markdown", f"--lua-filter={TOOLS/'site.lua'}", "--citeproc",
            f"--bibliography={NBS/'references.bib'}", *args]
-    run = subprocess.run(cmd, input=text, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    run = subprocess.run(cmd, input=text, capture_output=True, text=True, encoding="utf-8", timeout=300)
     if run.returncode: raise RuntimeError(f"pandoc failed: {run.stderr}")
     problems += [ln.removeprefix("[WARNING] ") for ln in run.stderr.splitlines() if ln.strip()]
     return run.stdout
