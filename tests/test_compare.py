@@ -12,6 +12,16 @@ QUIET = lambda *a, **k: None
 WORDS = dict(sea='wave boat salt', sky='cloud bird wind', wood='tree leaf moss', town='street tram shop')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def registry():
+    "Data sets of one's own are known by name while these tests run, and forgotten after them."
+    from mlcl.data import SETS
+    held = dict(SETS)
+    yield
+    SETS.clear(); SETS.update(held)
+
+
+
 def texts(n=120, seed=0):
     "Texts whose words say which of four labels they have; one to three labels each."
     rng = np.random.default_rng(seed)
