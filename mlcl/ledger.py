@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOGITS', 'EARLIER', 'MANY', 'FEW', 'CLAIMS', 'MAIN', 'READOUTS', 'NONE', 'Claim', 'sizes', 'by_readout', 'steady',
            'evidence', 'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend', 'curves', 'by_time', 'ledger',
-           'decide']
+           'decide', 'in_words']
 
 # %% ../nbs/90_ledger.ipynb #394eea0b
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ CLAIMS = [
     Claim('C10', 'prototypes carry tail labels: WREG − MulSupCon', 'wreg', ('mulsupcon',), metric='macro_f1_tail')]
 
 # %% ../nbs/90_ledger.ipynb #822833bb
+#| code-fold: true
 MAIN = ('tuned', 'labels', 'first') # studies with main tables, the preferred one first
 READOUTS = {'probe1': 'probe1', 'probe': 'probe', 'as published': None}
 def sizes(records) -> dict: # data set → number of labels
@@ -53,6 +54,7 @@ def by_readout(name: str, c: Claim): # a readout, or a pair for a and the others
     return 'online' if c.metric == 'grad_cv' else READOUTS[name] or (side(c.a), side(c.others[0]))
 
 # %% ../nbs/90_ledger.ipynb #2445e43e
+#| code-fold: true
 def steady(records) -> list: # records with the metric `grad_cv`
     "Learning curves as records of one number: standard deviation by mean of the gradient's norm in an epoch, mean over epochs."
     curves = [r for r in records if r['readout'] == 'online' and r.get('history')]
@@ -60,6 +62,7 @@ def steady(records) -> list: # records with the metric `grad_cv`
     return [dict(r, split=s, metrics=dict(grad_cv=v)) for r in curves for v in [cv(r)] for s in ('val', 'test')]
 
 # %% ../nbs/90_ledger.ipynb #a3205931
+#| code-fold: true
 def evidence(c: Claim,
              stores: dict, # study → records
              readout='probe1', # or a pair (of a, of the others)
@@ -76,6 +79,7 @@ def evidence(c: Claim,
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/90_ledger.ipynb #8ca65e87
+#| code-fold: true
 NONE = dict(mean=np.nan, lower=np.nan, upper=np.nan, n_sets=0, n_seeds=0, n_records=0, sets='', ids=(), verdict='no evidence yet')
 def entry(id: str, claim: str, readout: str, t: pd.DataFrame, sign: int = 1) -> dict:
     "A row of the ledger from the effects of data sets."
@@ -88,6 +92,7 @@ def row(c: Claim, stores: dict, readout: str = 'probe1', checkpoint: str = 'last
     return entry(c.id, c.text, readout, evidence(c, stores, by_readout(readout, c), check), c.sign)
 
 # %% ../nbs/90_ledger.ipynb #1954729f
+#| code-fold: true
 def slope(x, y, level: float = .95) -> dict: # mean, lower, upper
     "Slope of a straight line with its t interval; no interval for two points."
     from scipy import stats
@@ -96,6 +101,7 @@ def slope(x, y, level: float = .95) -> dict: # mean, lower, upper
     return dict(mean=float(fit.slope), lower=float(fit.slope - half), upper=float(fit.slope + half))
 
 # %% ../nbs/90_ledger.ipynb #235e6909
+#| code-fold: true
 def by_size(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> dict:
     "C2b: change of REG − best loss on logits with each doubling of the number of labels, over data sets."
     c = Claim('C2b', 'the difference grows with the number of labels (a doubling)', 'reg', LOGITS)
@@ -105,7 +111,8 @@ def by_size(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> 
     return entry(c.id, c.text, readout, t) | s | dict(verdict=verdict(s['lower'], s['upper']))
 
 # %% ../nbs/90_ledger.ipynb #13a6710c
-def fall(x, y) -> float: "Slope of a straight line."; return float(np.polyfit(x, y, 1)[0])
+#| code-fold: true
+def fall(x, y) -> float: "Slope of a straight line."; return slope(x, y)['mean']
 def height(x, y) -> float: "Mean height of a curve: area by width."; return float(np.trapezoid(y, x)/(x[-1] - x[0]))
 
 def trend(records: list,
@@ -127,6 +134,7 @@ def trend(records: list,
     return pd.DataFrame(rows)
 
 # %% ../nbs/90_ledger.ipynb #34313fdb
+#| code-fold: true
 def curves(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> list: # rows of the ledger
     "C2c and C6."
     share, top = (lambda r: np.log2(r['fraction'])), (lambda r: np.log2(r['settings']['data']['top']))
@@ -138,6 +146,7 @@ def curves(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> l
             for i, text, s, x, f, o, sign in made]
 
 # %% ../nbs/90_ledger.ipynb #540b5a47
+#| code-fold: true
 def by_time(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> dict:
     "C7: Macro-F1 of the last minus that of the best epoch, REG minus ZLPR."
     c, sides = Claim('C7', 'long training: REG keeps gaining, ZLPR overfits', 'reg', ('zlpr',)), []
@@ -150,6 +159,7 @@ def by_time(stores: dict, readout: str = 'probe1', checkpoint: str = 'last') -> 
     return entry(c.id, c.text, readout, t)
 
 # %% ../nbs/90_ledger.ipynb #708d1411
+#| code-fold: true
 def ledger(stores: dict, # study → records
            checkpoint: str = 'last'
     ) -> pd.DataFrame: # a row for each claim and readout
@@ -162,6 +172,7 @@ def ledger(stores: dict, # study → records
     return t.join(order).sort_values(['n', 'part'], kind='stable', ignore_index=True).drop(columns=['n', 'part'])
 
 # %% ../nbs/90_ledger.ipynb #a9368ad4
+#| code-fold: true
 def decide(t: pd.DataFrame # from `ledger`
     ) -> pd.DataFrame: # a row a claim: effect, interval, evidence and its data sets, the verdict, and that as published
     "`probe1` and `probe` must agree; a verdict as published that differs is marked."
@@ -172,3 +183,14 @@ def decide(t: pd.DataFrame # from `ledger`
     return pd.DataFrame(dict(claim=one.claim, effect=one['mean'].map(num), interval=['–' if np.isnan(a) else f'[{num(a)}, {num(b)}]' for a, b in zip(one.lower, one.upper)],
         evidence=[f'{r.n_sets} set{"s"*(r.n_sets > 1)}, {r.n_seeds} seeds, {r.n_records} records' if r.n_sets else '–' for r in one.itertuples()], decided_by=one.sets, verdict=v,
         as_published=[p + (' (differs)' if p != a else '') for p, a in zip(wide['as published'].reindex(one.index), v)]))
+
+# %% ../nbs/90_ledger.ipynb #229347e1
+#| code-fold: true
+def in_words(d: pd.DataFrame, # from `decide`
+             sets: bool = False # name the data sets as well?
+    ) -> str: # a table in Markdown
+    "The ledger as a table of text."
+    effect = lambda r: r.effect if r.interval == '–' else f'{r.effect} {r.interval}'
+    evidence = lambda r: r.evidence.rsplit(',', 1)[0] + (f': {r.decided_by}' if sets and r.decided_by else '')
+    rows = [f'| {r.Index} | {r.claim} | {effect(r)} | {evidence(r)} | {r.verdict} | {r.as_published} |' for r in d.itertuples()]
+    return '\n'.join(['| | claim | effect | evidence | verdict | as published |', '|-|------|----|-----|---|---|' if sets else '|-|-----|---|--|--|--|', *rows])

@@ -65,6 +65,12 @@ def _variances(point, diff):
     w, s = diff.mean(0).var(ddof=1), len(point)
     return w if s == 1 else max(w - (diff - diff.mean(0)).var(axis=1, ddof=1).sum()/(s - 1)/s, 0.)
 
+# %% ../nbs/46_stats.ipynb #7e7514af
+def _within(point, diff):
+    "`_variances`, raised so that with the variance between seeds it is at least that of the means of the resamples."
+    w, s = _variances(point, diff), len(point)
+    return w if s == 1 else max(w, diff.mean(0).var(ddof=1) - point.var(ddof=1)/s)
+
 # %% ../nbs/46_stats.ipynb #03c59b75
 def paired(y, # (N, L) labels of the test split
            a, # predictions of one loss, one (N, L) array a seed; scores for 'map' and 'lrap'
@@ -78,7 +84,7 @@ def paired(y, # (N, L) labels of the test split
     "Difference of a metric, paired by seed and by test instance, with an interval over both."
     if method not in ('bootstrap', 't'): raise ValueError(f"method: expected 'bootstrap' or 't', got {method!r}")
     point, diff = _replicates(y, a, b, metric, n, seed)
-    if method == 't': ends = mean_interval(point, _variances(point, diff), level)[1:]
+    if method == 't': ends = mean_interval(point, _within(point, diff), level)[1:]
     else: ends = _two_way(point, diff, seed, _level(level))
     return dict(mean=float(point.mean()), lo=float(ends[0]), hi=float(ends[1]), n_seeds=len(point), per_seed=point.tolist())
 
@@ -176,7 +182,7 @@ def _interval(one, two, metric, level=.95):
     "Mean difference of records paired by seed, and its interval."
     diff, within = np.array([a['metrics'][metric] - b['metrics'][metric] for a, b in zip(one, two)]), None
     if all(metric in (r.get('replicates') or {}) for r in (*one, *two)):
-        within = _variances(diff, np.array([unpack(a['replicates'][metric]) - unpack(b['replicates'][metric]) for a, b in zip(one, two)]))
+        within = _within(diff, np.array([unpack(a['replicates'][metric]) - unpack(b['replicates'][metric]) for a, b in zip(one, two)]))
     if within is None and len(diff) < 2: return float(diff[0]), np.nan, np.nan
     return mean_interval(diff, within, level)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
-from mlcl.stats import (_variances, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
+from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
                         verdict, wilcoxon)
 from mlcl.study import pack, unpack
 
@@ -184,6 +184,17 @@ def test_variance_of_the_instances_is_unbiased(n_seeds, shared, own):
     rng, n = np.random.default_rng(0), 40_000
     diff = rng.normal(0, shared**.5, (1, n)) + rng.normal(0, own**.5, (n_seeds, n))
     assert _variances(np.zeros(n_seeds), diff) == pytest.approx(shared, rel=.05)
+
+
+def test_seeds_that_agree_by_chance_do_not_narrow_an_interval():
+    "The whole variance is at least that of the means of the resamples; with seeds that differ nothing is added."
+    rng = np.random.default_rng(0)
+    diff = rng.normal(0, .01, (3, 1000))
+    least = diff.mean(0).var(ddof=1)
+    mean, lo, hi = mean_interval(np.full(3, .02), _within(np.full(3, .02), diff))
+    assert (hi - lo)/2 == pytest.approx(1.96*least**.5, rel=1e-3)
+    apart = np.array([-.03, 0, .03])
+    assert _within(apart, diff) == _variances(apart, diff)
 
 
 # ---- many data sets

@@ -82,6 +82,7 @@ def in_processes(f, # importable function
 def _process(f, rank, n, url, cases):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=url, rank=rank, world_size=n, timeout=datetime.timedelta(seconds=60))
+    dist.barrier() # nobody leaves, not even by an error, before everybody is connected
     try: return [f(*case) for case in cases]
     finally: dist.destroy_process_group()
 
