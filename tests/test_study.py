@@ -499,7 +499,8 @@ def test_ctrl_c_ends_cleanly(tmp_path):
         "    import mlcl.cli\n    run = study.run_study\n    study.run_study = lambda *a, **k: run('k', jobs=2, runner=slow)\n"
         "    sys.exit(mlcl.cli.main(['study', 'run', 'k']))"))
     p = subprocess.Popen([sys.executable, str(script)], env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), cwd=tmp_path,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # shells ignore it for what they start in the background
     while '[ 2/16]' not in p.stdout.readline(): assert p.poll() is None
     os.killpg(p.pid, signal.SIGINT) # as a terminal does: to the driver and its workers
     out, err = p.communicate(timeout=30)
