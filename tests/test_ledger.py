@@ -121,3 +121,13 @@ def test_results_of_this_checkout():
     for r in led.ledger(stores).itertuples():
         assert (r.n_sets == 0) == (r.verdict == 'no evidence yet')
         if r.verdict in ('holds', 'does not hold'): assert r.lower > 0 or r.upper < 0
+
+
+def test_table_in_words():
+    "A row a claim; data sets are named where that is asked for."
+    d = led.decide(led.ledger(dict(labels=several([dict(reg=.1), dict(reg=.11), dict(reg=.09)]))))
+    plain, named = led.in_words(d).splitlines(), led.in_words(d, sets=True).splitlines()
+    assert len(plain) == len(named) == len(d) + 2 and all(r.count('|') == 7 for r in plain)
+    row = next(r for r in named if r.startswith('| C1 |'))
+    assert f'| {d.effect["C1"]} {d.interval["C1"]} |' in row and 'd0, d1, d2' in row and '| holds |' in row
+    assert not any('d0' in r for r in plain) and '| – | – | no evidence yet |' in next(r for r in plain if r.startswith('| C7 |'))
