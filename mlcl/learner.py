@@ -215,10 +215,12 @@ def make_learner(ds, # the data set
                  encoder: str = 'mlp', # see `make_encoder`
                  loss: str = 'reg', # a name from `mlcl.losses.LOSSES`
                  settings: dict | None = None, # what differs from DEFAULTS
-                 num_workers: int | None = None # processes that cut batches; default: one a core for lazily decoded pictures, else none
+                 num_workers: int | None = None, # processes that cut batches; default: one a core for lazily decoded pictures, else none
+                 start=None # an `Encoder` of the same kind whose weights to start from
     ) -> Learner: # ready for `learn.fit(settings['epochs'])`
     "A fastai Learner with the study's optimiser, schedule, clipping and online probe."
     s, model = complete(settings), make_model(ds, encoder, loss, settings)
+    if start is not None: model.encoder.load_state_dict(start.state_dict())
     xs = {k: model.encoder.inputs(ds, ds.splits[k]) for k in ('train', 'val')}
     ys = {k: ds.y[ds.splits[k]] for k in xs}
     if num_workers is None: num_workers = 0 if all(torch.is_tensor(t) for t in xs['train']) else num_cpus()
@@ -261,12 +263,13 @@ def train(ds, # the data set
           settings: dict | None = None, # what differs from DEFAULTS
           share: float = 1., # share of the training split to use
           seed: int = 0, # fixes weights, batches, dropout and the share's instances
-          progress: bool = False # show fastai's progress bar?
+          progress: bool = False, # show fastai's progress bar?
+          start=None # an `Encoder` whose weights to start from, such as `Trained.model.encoder`; default: random weights
     ) -> Trained:
     "Train one model; two calls with equal arguments give equal weights."
     s, ds = complete(settings), dataclasses.replace(ds, splits=ds.splits | dict(train=ds.indices('train', share, seed)))
     with no_random(seed):
-        learn = make_learner(ds, encoder, loss, settings)
+        learn = make_learner(ds, encoder, loss, settings, start=start)
         if not progress: learn.remove_cbs(ProgressCallback)
         with learn.no_logging():
             try: learn.fit(s['epochs'])

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'PAPER', 'TENTH', 'STUDIES', 'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE',
-           'READOUTS', 'SETUP', 'plain', 'canonical', 'content_hash', 'defaults', 'options', 'full_settings',
-           'Experiment', 'pack', 'unpack', 'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared',
-           'measure', 'run', 'complete', 'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of',
-           'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one', 'ablations', 'optimisation', 'paper',
-           'parse_only', 'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
-           'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
-           'report']
+           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SCRATCH', 'PAPER', 'TENTH', 'STUDIES',
+           'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain', 'canonical',
+           'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions',
+           'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
+           'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
+           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper', 'parse_only',
+           'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all',
+           'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -112,7 +112,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
     from mlcl.probe import read_out
     _one_of('dataset', dataset, list(SETS))
     _one_of('loss', loss, list(LOSSES))
-    res = _filled('settings', plain(settings), {**DEFAULTS, **SETTINGS})
+    res = _filled('settings', plain(settings), {**DEFAULTS, **SETTINGS, 'finetune': 0})
     known = dict(
         loss=defaults(_settings(LOSSES[loss]), skip=('n_labels', 'dim', 'label_counts')),
         encoder=_encoder_options(encoder, SETS[dataset]['kind']),
@@ -120,6 +120,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
         probe=options(read_out, skip=('outputs', 'ys', 'loss_name', 'seed')))
     res |= {k: _filled(f'settings.{k}', res[k], v) for k, v in known.items()}
     res['loss'] = {k: v for k, v in res['loss'].items() if v is not None or k not in HOW}
+    if not res['finetune']: del res['finetune']
     for c in res['checkpoints']: _one_of('settings.checkpoints', c, ['last', 'best'])
     return plain(res)
 
@@ -197,6 +198,17 @@ def rounded(v, digits: int = 5 # significant ones
     if isinstance(v, (list, tuple)): return [rounded(x, digits) for x in v]
     return float(f'{v:.{digits}g}') if isinstance(v, (float, np.floating)) else plain(v, 'record')
 
+# %% ../nbs/45_study.ipynb #666cb350
+def _finetuned(trained, ys, exp):
+    "The readout `finetune`: the whole encoder is trained further with BCE; one threshold from validation data."
+    from mlcl.learner import train
+    from mlcl.metrics import tune_threshold
+    from mlcl.probe import _thresholded
+    s = trained.settings | dict(epochs=exp.settings['finetune'], loss={})
+    more = train(trained.ds, 'bce', exp.encoder, s, seed=exp.seed, start=trained.model.encoder)
+    p = {k: more.outputs(k)['own'] for k in ys}
+    return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
+
 # %% ../nbs/45_study.ipynb #ee29f1b5
 def readouts(trained, # from `mlcl.learner.train`
              ys: dict, # split → (N, L)
@@ -212,6 +224,7 @@ def readouts(trained, # from `mlcl.learner.train`
         for name, r in read_out(outputs, ys, exp.loss, seed=exp.seed, **exp.settings['probe']).items():
             clock('readout')
             yield checkpoints, name, r
+    if exp.settings.get('finetune'): yield ['last'], 'finetune', _finetuned(trained, ys, exp); clock('readout')
 
 # %% ../nbs/45_study.ipynb #d094b680
 def online(history: list # one dict an epoch, from `Trained.history`
@@ -265,7 +278,7 @@ def run(exp: Experiment # what to train
     clock, s = _Clock(), exp.settings
     ds = load(exp.dataset, **s['data'])
     clock('load')
-    settings = {k: v for k, v in s.items() if k not in SETTINGS}
+    settings = {k: v for k, v in s.items() if k not in (*SETTINGS, 'finetune')}
     trained = train(ds, exp.loss, exp.encoder, settings, share=exp.fraction, seed=exp.seed)
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
@@ -506,7 +519,7 @@ MLP = dict(encoder=dict(widths=(256,)))
 EPOCHS = dict( # data set → numbers of epochs to try
     emotions=(50, 200), scene=(50, 200), yeast=(50, 200), birds=(50, 200), genbase=(50, 200), medical=(50, 200), enron=(30, 100),
     cal500=(50, 200), tmc2007=(20,), corel5k=(40,), bibtex=(40,), delicious=(20,))
-LARGE = dict(delicious=dict(probe=dict(epochs=10))) # a full probe of 983 labels would cost more than all else
+LARGE = {d: dict(probe=dict(epochs=10), checkpoints=['last']) for d in ('delicious', 'goemotions', 'aapd', 'coco18', 'coco_words')} # here a full probe would cost more than all else
 
 # %% ../nbs/45_study.ipynb #422987e5
 def attempt_at(dataset: str, loss: str, settings: dict, seed: int = 100, encoder: str = 'mlp', fraction: float = 1.) -> Experiment:
@@ -518,7 +531,9 @@ def attempt_at(dataset: str, loss: str, settings: dict, seed: int = 100, encoder
 def search(losses=('bce', 'reg')) -> list[Experiment]:
     "The tries for each data set: two learning rates, one or two numbers of epochs."
     tries = [attempt_at(d, l, dict(lr=lr, epochs=n)) for d, epochs in EPOCHS.items() for lr in (1e-3, 3e-3) for n in epochs for l in losses]
-    return tries + [attempt_at('arxiv_cs54', l, dict(lr=lr, epochs=n, data=dict(core=5)), 100, 'bag', .3) for lr in (1e-3, 3e-3) for n in (10, 20) for l in losses]
+    tries += [attempt_at('arxiv_cs54', l, dict(lr=lr, epochs=n, data=dict(core=5)), 100, 'bag', .3) for lr in (1e-3, 3e-3) for n in (10, 20) for l in losses]
+    raw = [d for d in BROAD if d not in ('aapd', 'arxiv_cs54')]
+    return tries + [attempt_at(d, l, MLP | dict(lr=lr, epochs=BROAD[d][2]), 100, BROAD[d][0]) for d in raw for lr in (1e-3, 3e-3) for l in losses]
 
 # %% ../nbs/45_study.ipynb #f12191c1
 LABELS = dict( # data set → (learning rate, epochs)
@@ -530,7 +545,7 @@ def labels(seeds=range(5)) -> list[Experiment]:
     "All losses at the common settings of each data set."
     from mlcl.losses import LOSSES
     table = {d: ('mlp', MLP | LARGE.get(d, {}) | dict(lr=lr, epochs=n)) for d, (lr, n) in LABELS.items()}
-    large = {d: table.pop(d) for d in LARGE}
+    large = dict(delicious=table.pop('delicious'))
     return grid(table, LOSSES, seeds) + grid(large, [l for l in ('bce', 'zlpr', 'asl', 'reg', 'wreg', 'proto', 'abalone') if l in LOSSES], seeds)
 
 # %% ../nbs/45_study.ipynb #6eb923ec
@@ -573,6 +588,45 @@ def optimisation() -> list[Experiment]:
     "Three losses at six learning rates."
     return one_by_one([(l, dict(lr=lr)) for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for l in ('bce', 'proto', 'reg')])
 
+# %% ../nbs/45_study.ipynb #6839988d
+PHOTO = 'mobilenet_v2:frozen'
+BROAD = dict( # data set → encoder, learning rate, epochs, share of the training set
+    reuters90=('bag', 3e-3, 30, 1.), semeval2018_ec=('bag', 3e-3, 20, 1.), goemotions=('bag', 3e-3, 10, 1.),
+    arxiv_cs54=('bag', 3e-3, 10, .3), aapd=('bag', 3e-3, 10, 1.),
+    ucmerced_ml=(PHOTO, 1e-3, 40, 1.), coco18=(PHOTO, 1e-3, 20, 1.), coco_words=(PHOTO, 1e-3, 20, 1.))
+TEXTS, IMAGES = [d for d, (e, *_) in BROAD.items() if e == 'bag'], [d for d, (e, *_) in BROAD.items() if e == PHOTO]
+
+# %% ../nbs/45_study.ipynb #2946c654
+def broad(datasets, losses=None, seeds=SEEDS, encoder: str = None, **changes) -> list[Experiment]:
+    "Losses (default: all) on data sets of `BROAD`, with its settings and some changes; seed by seed."
+    from mlcl.losses import LOSSES
+    settings = lambda d, lr, n: (MLP if not encoder else {}) | LARGE.get(d, {}) | dict(lr=lr, epochs=n) | changes
+    return [Experiment(d, encoder or e, l, settings(d, lr, n), share, s) for s in seeds for d in datasets for e, lr, n, share in [BROAD[d]] for l in losses or LOSSES]
+
+# %% ../nbs/45_study.ipynb #ae2cefb4
+SHARES = (.01, .02, .05, .1, .2, .5, 1.)
+
+def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
+    "Seven shares of the training sets of two text sets and one image set."
+    whole = broad(('ucmerced_ml', 'semeval2018_ec', 'reuters90'), losses, seeds, checkpoints=['last'])
+    longer = lambda e, f: e.settings | dict(epochs=round(e.settings['epochs']*min(1/f, 8)))
+    return [replace(e, fraction=f, settings=longer(e, f)) for e in whole for f in SHARES]
+
+# %% ../nbs/45_study.ipynb #68f4e917
+SCRATCH = dict( # data set → encoder, settings, share of the training set
+    yeast=('mlp', MLP, 1.), enron=('mlp', MLP, 1.), semeval2018_ec=('bag', MLP | dict(lr=3e-3), .7),
+    ucmerced_ml=('resnet', dict(encoder=dict(size=32, widths=(16, 32, 64), augment='flip')), 1.))
+
+def long_training(losses=('bce', 'zlpr', 'proto', 'reg'), seeds=SEEDS, epochs=(10, 40, 100, 400)) -> list[Experiment]:
+    "Ten to four hundred epochs."
+    return [Experiment(d, enc, l, s | dict(epochs=n), share, seed) for seed in seeds for n in epochs for d, (enc, s, share) in SCRATCH.items() for l in losses]
+
+# %% ../nbs/45_study.ipynb #1980a25f
+def finetuned(losses=('bce', 'proto', 'base', 'abalone', 'reg'), seeds=SEEDS) -> list[Experiment]:
+    "The three smaller sets of texts and photographs, with a second training."
+    whole = broad(('ucmerced_ml', 'semeval2018_ec', 'reuters90'), losses, seeds, checkpoints=['last'])
+    return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in whole]
+
 # %% ../nbs/45_study.ipynb #b0dc9b27
 PAPER = dict( # kind → data sets, encoder, settings
     text=(('aapd', 'rcv1', 'uklex', 'bgc', 'reuters90'), 'hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300))),
@@ -591,11 +645,17 @@ STUDIES = dict( # name → (description, function of `quick` that gives the expe
     smoke=('four runs of one epoch: does the machinery work?', lambda quick: grid(SMOKE, ('bce', 'reg'), (0, 1))),
     quick=('the two embedded data sets, seven losses, three seeds', lambda quick: grid(QUICK)),
     first=('first real results: features, text and images', lambda quick: grid(QUICK if quick else FIRST)),
-    labels_search=('learning rate and epochs for `labels`, on validation data', lambda quick: search(), 'gz'),
+    labels_search=('learning rate and epochs for `labels`, `cut`, `text` and `images`, on validation data', lambda quick: search(), 'gz'),
     labels=('6 to 983 labels: twelve data sets, all losses, five seeds', lambda quick: labels(), 'gz'),
     cut=('one text set cut to its 5 to 54 most frequent labels', lambda quick: cut(), 'gz'),
     ablations=('one setting changed at a time, on three data sets', lambda quick: ablations(), 'gz'),
     optimisation=('BCE, PROTO and REG at six learning rates', lambda quick: optimisation(), 'gz'),
+    text=('five sets of raw text, an embedding bag, all losses', lambda quick: broad(TEXTS), 'gz'),
+    transformer=('tweets through a small transformer, three losses', lambda quick: broad(['semeval2018_ec'], ('bce', 'zlpr', 'reg'), encoder='transformer', lr=1e-3), 'gz'),
+    images=('three sets of photographs, features of a frozen MobileNetV2, all losses', lambda quick: broad(IMAGES), 'gz'),
+    scarce=('1 to 100 % of the training data, three losses', lambda quick: scarce(), 'gz'),
+    long=('10 to 400 epochs from random weights, four losses', lambda quick: long_training(), 'gz'),
+    finetuned=('a second training with BCE after the first', lambda quick: finetuned(), 'gz'),
     paper=('the published scale: RoBERTa and ResNet-50, nine data sets, all losses, five seeds', lambda quick: paper(), 'gz'),
     tuned=('the same with settings tuned for each loss: `mlcl study tune tuned`', lambda quick: tuned(), 'gz'))
 
