@@ -591,7 +591,7 @@ def optimisation() -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #6839988d
 PHOTO = 'mobilenet_v2:frozen'
 BROAD = dict( # data set → encoder, learning rate, epochs, share of the training set
-    reuters90=('bag', 3e-3, 30, 1.), semeval2018_ec=('bag', 3e-3, 20, 1.), goemotions=('bag', 3e-3, 10, 1.),
+    reuters90=('bag', 1e-3, 30, 1.), semeval2018_ec=('bag', 1e-3, 20, 1.), goemotions=('bag', 3e-3, 10, 1.),
     arxiv_cs54=('bag', 3e-3, 10, .3), aapd=('bag', 3e-3, 10, 1.),
     ucmerced_ml=(PHOTO, 1e-3, 40, 1.), coco18=(PHOTO, 1e-3, 20, 1.), coco_words=(PHOTO, 1e-3, 20, 1.))
 TEXTS, IMAGES = [d for d, (e, *_) in BROAD.items() if e == 'bag'], [d for d, (e, *_) in BROAD.items() if e == PHOTO]
@@ -614,7 +614,7 @@ def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
 
 # %% ../nbs/45_study.ipynb #68f4e917
 SCRATCH = dict( # data set → encoder, settings, share of the training set
-    yeast=('mlp', MLP, 1.), enron=('mlp', MLP, 1.), semeval2018_ec=('bag', MLP | dict(lr=3e-3), .7),
+    yeast=('mlp', MLP, 1.), enron=('mlp', MLP, 1.), semeval2018_ec=('bag', MLP, .7),
     ucmerced_ml=('resnet', dict(encoder=dict(size=32, widths=(16, 32, 64), augment='flip')), 1.))
 
 def long_training(losses=('bce', 'zlpr', 'proto', 'reg'), seeds=SEEDS, epochs=(10, 40, 100, 400)) -> list[Experiment]:
