@@ -42,7 +42,7 @@ CLAIMS = [
 
 # %% ../nbs/90_ledger.ipynb #822833bb
 #| code-fold: true
-MAIN = ('tuned', 'labels', 'first') # studies with main tables, the preferred one first
+MAIN = ('tuned', 'labels', 'text', 'images', 'first') # studies with main tables, the preferred one first
 READOUTS = {'probe1': 'probe1', 'probe': 'probe', 'as published': None}
 def sizes(records) -> dict: # data set → number of labels
     "Number of labels of each data set, from the records."
