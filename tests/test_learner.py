@@ -170,3 +170,15 @@ def test_half_precision_is_finite(loss):
     with torch.autocast('cpu', dtype=torch.bfloat16): value = learn.loss_func(learn.model(*x).float(), y)
     value.backward()
     assert torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in learn.model.parameters() if p.grad is not None)
+
+
+def test_a_second_training_starts_with_the_encoder_and_a_new_head():
+    ds, first = toy(), train(toy(), 'reg', settings=FAST)
+    learn = make_learner(ds, 'mlp', 'bce', FAST, start=first.model.encoder)
+    start, given = learn.model.encoder.state_dict(), {k: v.clone() for k, v in first.model.encoder.state_dict().items()}
+    assert all(torch.equal(start[k], given[k]) for k in given) and learn.model.head.out_features == 4
+    more = train(ds, 'bce', settings=FAST, start=first.model.encoder)
+    assert not torch.equal(more.model.encoder.layers[0].weight, first.model.encoder.layers[0].weight)
+    assert all(torch.equal(v, given[k]) for k, v in first.model.encoder.state_dict().items()) # the first model is left alone
+    assert not same(state(more), state(train(ds, 'bce', settings=FAST)))
+    with pytest.raises(RuntimeError): train(ds, 'bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)

@@ -276,6 +276,29 @@ def test_studies_are_well_formed(name):
         assert len({e.id for e in es}) == len(es) and (es or name == 'tuned')
 
 
+def test_second_training_is_a_readout_of_its_own(results):
+    encoder, s = study.SMOKE['digits']
+    plain, more = (Experiment('digits', encoder, 'reg', dict(s, **k)) for k in ({}, dict(finetune=1)))
+    assert 'finetune' not in plain.settings and Experiment('digits', encoder, 'reg', dict(s, finetune=0)).id == plain.id != more.id
+    recs = {k: {(r['readout'], r['split']): r for r in study.run(e)} for k, e in dict(plain=plain, more=more).items()}
+    assert set(recs['more']) - set(recs['plain']) == {('finetune', 'val'), ('finetune', 'test')}
+    for k, r in recs['plain'].items(): assert r['metrics'] == recs['more'][k]['metrics'] # the first training is not touched
+    got = recs['more']['finetune', 'test']['metrics']
+    assert got != recs['more']['probe1', 'test']['metrics'] and recs['more']['finetune', 'val']['chosen']['threshold'] is not None
+
+
+def test_shares_and_lengths_are_as_the_pages_say():
+    es = study.experiments('scarce')
+    by = {f: {e.settings['epochs'] for e in es if e.fraction == f and e.dataset == 'reuters90'} for f in study.SHARES}
+    assert by == {.01: {240}, .02: {240}, .05: {240}, .1: {240}, .2: {150}, .5: {60}, 1.: {30}}
+    assert [e.seed for e in es] == sorted(e.seed for e in es) and {e.loss for e in es} == {'bce', 'zlpr', 'reg'}
+    assert {e.settings['epochs'] for e in study.experiments('long')} == {10, 40, 100, 400}
+    assert {(e.encoder, e.loss) for e in study.experiments('transformer')} == {('transformer', l) for l in ('bce', 'zlpr', 'reg')}
+    assert {e.settings['finetune'] for e in study.experiments('finetuned')} == {10, 5, 7}
+    from mlcl.losses import LOSSES
+    for name, n in (('text', 5), ('images', 3)): assert len(study.experiments(name)) == n*len(LOSSES)*3
+
+
 def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
     encoder, s = study.SMOKE['digits']
     runs = [Experiment('digits', encoder, 'reg', dict(s, lr=lr)) for lr in (1e30, 1e-3)]
