@@ -591,7 +591,7 @@ def optimisation() -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #6839988d
 PHOTO = 'mobilenet_v2:frozen'
 BROAD = dict( # data set → encoder, learning rate, epochs, share of the training set
-    reuters90=('bag', 1e-3, 30, 1.), semeval2018_ec=('bag', 1e-3, 20, 1.), goemotions=('bag', 3e-3, 10, 1.),
+    reuters90=('bag', 1e-3, 30, 1.), semeval2018_ec=('bag', 1e-3, 20, 1.), goemotions=('bag', 1e-3, 10, 1.),
     arxiv_cs54=('bag', 3e-3, 10, .3), aapd=('bag', 3e-3, 10, 1.),
     ucmerced_ml=(PHOTO, 1e-3, 40, 1.), coco18=(PHOTO, 1e-3, 20, 1.), coco_words=(PHOTO, 1e-3, 20, 1.))
 TEXTS, IMAGES = [d for d, (e, *_) in BROAD.items() if e == 'bag'], [d for d, (e, *_) in BROAD.items() if e == PHOTO]
