@@ -11,6 +11,7 @@ import hashlib, json, os, tempfile
 import numpy as np, torch, torch.nn.functional as F, torchvision
 from pathlib import Path
 from PIL import Image
+from filelock import FileLock
 from torch import nn
 from torchvision.transforms import v2
 from pooch import os_cache
@@ -167,16 +168,17 @@ def frozen_features(ds, # a data set of images
     "Features of all pictures from a frozen backbone, computed once and stored as float16."
     net = Backbone(name, size=size).eval()
     path = Path(cache or Path(os_cache('mlcl'))/'features')/f'{ds.name}-{name}-{_fingerprint(ds, net)[:16]}.npz'
-    if not path.exists():
-        images, device = Images(ds.x, net.size), 'cuda' if torch.cuda.is_available() else 'cpu'
-        net.to(device)
-        out = [net(images[i:i + bs].to(device)).cpu().half().numpy() for i in range(0, len(images), bs)]
-        _write(path, np.concatenate(out))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{path}.lock'): # of several processes one computes, the others wait
+        if not path.exists():
+            images, device = Images(ds.x, net.size), 'cuda' if torch.cuda.is_available() else 'cpu'
+            net.to(device)
+            out = [net(images[i:i + bs].to(device)).cpu().half().numpy() for i in range(0, len(images), bs)]
+            _write(path, np.concatenate(out))
     with np.load(path) as f: return f['features'].astype(np.float32)
 
 # %% ../nbs/43_vision.ipynb #7ce15a4f
 def _write(path, features):
-    path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(dir=path.parent, suffix='.part')
     with os.fdopen(fd, 'wb') as f: np.savez(f, features=features)
     os.replace(tmp, path)

@@ -97,11 +97,24 @@ def test_frozen_features_are_computed_once(tmp_path, monkeypatch):
     ds = toy('image', 10)
     first = frozen_features(ds, cache=tmp_path)
     assert first.shape == (10, 1280) and first.dtype == np.float32
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob('*.npz')
     torch.manual_seed(0)
     stamp = file.stat().st_mtime_ns
     np.testing.assert_array_equal(first, frozen_features(ds, cache=tmp_path))
     assert file.stat().st_mtime_ns == stamp
+
+
+def test_of_several_that_ask_at_once_one_computes(tmp_path, monkeypatch):
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+    import mlcl.vision as v
+    net, made = Backbone('mobilenet_v2', pretrained=False, size=32), []
+    def slow(x, size): made.append(len(x)); time.sleep(.3); return images(x, size)
+    images = v.Images
+    monkeypatch.setattr(v, 'Backbone', lambda *args, **kwargs: net)
+    monkeypatch.setattr(v, 'Images', slow)
+    with ThreadPoolExecutor(3) as pool: a, *rest = pool.map(lambda _: frozen_features(toy('image', 10), cache=tmp_path), range(3))
+    assert made == [10] and all(np.array_equal(a, b) for b in rest)
 
 
 def test_grey_and_lazy_images():
