@@ -85,7 +85,7 @@ def columns(spec, # a name, names with commas between, a pattern such as 'label_
 
 # %% ../nbs/92_compare.ipynb #25b56bef
 def label_sets(cells, # each a list of labels, or a text such as 'a|b', 'a; b' or "['a', 'b']"
-               sep: str = None # what separates labels; default: the most frequent of | ; ,
+               sep: str = None # what separates labels; default: the most frequent of | ; , or the space, where words repeat and none of these occurs
     ) -> list: # of lists of labels
     "The label set of each cell."
     if any(isinstance(c, (list, tuple, set, np.ndarray)) for c in cells): return [[] if np.ndim(c) == 0 and c is None else list(map(str, c)) for c in cells]
@@ -93,7 +93,9 @@ def label_sets(cells, # each a list of labels, or a text such as 'a|b', 'a; b' o
     if all(c[:1] + c[-1:] == '[]' for c in cells if c):
         try: return [list(map(str, ast.literal_eval(c or '[]'))) for c in cells]
         except (ValueError, SyntaxError): pass
-    sep = sep or max('|;,', key=lambda s: sum(s in c for c in cells))
+    if not sep:
+        sep = max('|;,', key=lambda s: sum(s in c for c in cells))
+        if not any(sep in c for c in cells) and 2*len({w for c in cells for w in c.split()}) <= len({*cells}): sep = ' '
     return [[l.strip() for l in c.split(sep) if l.strip()] for c in cells]
 
 # %% ../nbs/92_compare.ipynb #15f674a0
@@ -295,7 +297,7 @@ def found(ds: Dataset) -> list: # lines
     f, n = facts(ds), np.sort(ds.y.sum(0))[::-1]
     what = dict(features='rows of numbers', text='texts', image='pictures')[ds.kind]
     return [f"{f['instances']:,} {what}: {f['train']:,} to train, {f['val']:,} to validate, {f['test']:,} to test",
-            f"{f['labels']} labels, {f['cardinality']:.2f} an instance; the most frequent has {n[0]:,} instances, the median {int(np.median(n)):,}, the rarest {n[-1]:,}",
+            f"{f['labels']} labels ({', '.join(map(str, ds.labels[:3]))}{' …' if f['labels'] > 3 else ''}), {f['cardinality']:.2f} an instance; the most frequent has {n[0]:,} instances, the median {int(np.median(n)):,}, the rarest {n[-1]:,}",
             *ds.info.get('notices', ())]
 
 # %% ../nbs/92_compare.ipynb #368bd5d5

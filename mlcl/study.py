@@ -204,8 +204,7 @@ def _finetuned(trained, ys, exp):
     from mlcl.learner import train
     from mlcl.metrics import tune_threshold
     from mlcl.probe import _thresholded
-    s = trained.settings | dict(epochs=exp.settings['finetune'], loss={})
-    more = train(trained.ds, 'bce', exp.encoder, s, seed=exp.seed, start=trained.model.encoder)
+    more = train(trained.ds, 'bce', exp.encoder, trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
     p = {k: more.outputs(k)['own'] for k in ys}
     return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
 
@@ -532,8 +531,7 @@ def search(losses=('bce', 'reg')) -> list[Experiment]:
     "The tries for each data set: two learning rates, one or two numbers of epochs."
     tries = [attempt_at(d, l, dict(lr=lr, epochs=n)) for d, epochs in EPOCHS.items() for lr in (1e-3, 3e-3) for n in epochs for l in losses]
     tries += [attempt_at('arxiv_cs54', l, dict(lr=lr, epochs=n, data=dict(core=5)), 100, 'bag', .3) for lr in (1e-3, 3e-3) for n in (10, 20) for l in losses]
-    raw = [d for d in BROAD if d not in ('aapd', 'arxiv_cs54')]
-    return tries + [attempt_at(d, l, MLP | dict(lr=lr, epochs=BROAD[d][2]), 100, BROAD[d][0]) for d in raw for lr in (1e-3, 3e-3) for l in losses]
+    return tries + [attempt_at(d, l, MLP | dict(lr=lr, epochs=n), 100, e) for d, (e, _, n, _) in BROAD.items() if d not in ('aapd', 'arxiv_cs54') for lr in (1e-3, 3e-3) for l in losses]
 
 # %% ../nbs/45_study.ipynb #f12191c1
 LABELS = dict( # data set → (learning rate, epochs)

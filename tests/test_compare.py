@@ -146,7 +146,10 @@ def test_available_memory(): assert 1e8 < c.available() < 1e14
 
 @pytest.mark.parametrize('cells, sep, sets', [
     (['a|b', 'c', ''], None, [['a', 'b'], ['c'], []]), (['a; b', 'c;'], None, [['a', 'b'], ['c']]), (['a, b|c', 'd|e'], None, [['a, b', 'c'], ['d', 'e']]),
-    (["['a', 'b']", '[]', None], None, [['a', 'b'], [], []]), (['a b', 'c'], ' ', [['a', 'b'], ['c']]), ([['x', 1], [], ('y',)], None, [['x', '1'], [], ['y']])])
+    (["['a', 'b']", '[]', None], None, [['a', 'b'], [], []]), (['a b', 'c'], ' ', [['a', 'b'], ['c']]),
+    (['a', 'b', 'a b', 'b c', 'c', 'a b c', ''], None, [['a'], ['b'], ['a', 'b'], ['b', 'c'], ['c'], ['a', 'b', 'c'], []]),
+    (['New York', 'New Delhi', 'Paris'], None, [['New York'], ['New Delhi'], ['Paris']]), (['a', 'b', 'a b', 'b c', 'c', 'a b c', 'a b;'], None, [['a'], ['b'], ['a b'], ['b c'], ['c'], ['a b c'], ['a b']]),
+    ([['x', 1], [], ('y',)], None, [['x', '1'], [], ['y']])])
 def test_label_cells(cells, sep, sets): assert label_sets(cells, sep) == sets
 
 
