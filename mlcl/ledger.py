@@ -11,7 +11,7 @@ __all__ = ['LOGITS', 'EARLIER', 'MANY', 'FEW', 'CLAIMS', 'MAIN', 'READOUTS', 'NO
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
-from .stats import effect, effects, mean_interval, pooled, verdict
+from .stats import _within, effect, effects, mean_interval, pooled, verdict
 
 # %% ../nbs/90_ledger.ipynb #a274621e
 @dataclass
@@ -117,20 +117,22 @@ def height(x, y) -> float: "Mean height of a curve: area by width."; return floa
 
 def trend(records: list,
           x, # record → position on the horizontal axis
-          summary, # `fall` or `height`
+          summary, # `fall` or `height`: linear in the curve
           c: Claim, readout: str = 'probe1', checkpoint: str = 'last'
     ) -> pd.DataFrame: # dataset, mean, lower, upper, n_seeds, ids
-    "One number for the curve of each seed, and their mean for each data set."
+    "One number for the curve of each seed, and their mean for each data set, with an interval over seeds and, where replicates are stored, test instances."
     rows, held = [], {}
     for r in records:
         if r['checkpoint'] == checkpoint: held.setdefault(r['dataset'], {}).setdefault(x(r), []).append(r)
     for d, parts in held.items():
         at = {v: effect(rs, d, c.a, c.others, readout=by_readout(readout, c), checkpoint=checkpoint)
               for v, rs in sorted(parts.items()) if {c.a, *c.others} <= {r['loss'] for r in rs}}
-        seeds = set.intersection(*[set(e['by_seed']) for e in at.values()]) if len(at) > 2 else ()
+        seeds = sorted(set.intersection(*[set(e['by_seed']) for e in at.values()])) if len(at) > 2 else ()
         if len(seeds) < 2: continue
-        each = [summary(list(at), [e['by_seed'][s] for e in at.values()]) for s in sorted(seeds)]
-        rows.append(dict(zip(('mean', 'lower', 'upper'), mean_interval(each)), dataset=d, n_seeds=len(seeds), ids=[i for e in at.values() for i in e['ids']]))
+        weights, curves = np.array([summary(list(at), e) for e in np.eye(len(at))]), lambda k: [[e[k].get(s) for e in at.values()] for s in seeds]
+        each, spread = np.array(curves('by_seed'))@weights, curves('spread')
+        within = None if any(d is None for c in spread for d in c) else _within(each, np.einsum('x,sxn->sn', weights, np.array(spread)))
+        rows.append(dict(zip(('mean', 'lower', 'upper'), mean_interval(each, within)), dataset=d, n_seeds=len(seeds), ids=[i for e in at.values() for i in e['ids']]))
     return pd.DataFrame(rows)
 
 # %% ../nbs/90_ledger.ipynb #34313fdb

@@ -158,7 +158,7 @@ def effect(records: list, # record dicts
            readout='probe1', # of both sides, or a pair (of a, of the others)
            checkpoint: str = 'last', # 'last' or 'best'
            level: float = .95 # of the interval
-    ) -> dict: # dataset, a, b, mean, lower, upper of the difference a − b, n_seeds, by_seed, ids of the records
+    ) -> dict: # dataset, a, b, mean, lower, upper of the difference a − b, n_seeds, by_seed, spread (the differences on resamples, by seed, where they are stored), ids of the records
     "Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance."
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
     of = lambda loss, r, split: _by_seed(records, dataset, loss, r, split, checkpoint)
@@ -167,7 +167,8 @@ def effect(records: list, # record dicts
     seeds = sorted(one.keys() & two.keys())
     mean, lo, hi = _interval([one[s] for s in seeds], [two[s] for s in seeds], metric, level)
     by_seed = {s: one[s]['metrics'][metric] - two[s]['metrics'][metric] for s in seeds}
-    return dict(dataset=dataset, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds), by_seed=by_seed, ids=[r[s]['id'] for r in (one, two) for s in seeds])
+    spread = {s: d.tolist() for s in seeds for d in [_spread(one[s], two[s], metric)] if d is not None}
+    return dict(dataset=dataset, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds), by_seed=by_seed, spread=spread, ids=[r[s]['id'] for r in (one, two) for s in seeds])
 
 # %% ../nbs/46_stats.ipynb #fbec3802
 def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):
@@ -178,11 +179,14 @@ def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):
     _unmixed(rows, ('dataset', 'loss'))
     return {r['seed']: r for r in rows}
 
+def _spread(a, b, metric):
+    "Difference of two records on the resamples that they share; None where they are not stored."
+    if all(metric in (r.get('replicates') or {}) for r in (a, b)): return unpack(a['replicates'][metric]) - unpack(b['replicates'][metric])
+
 def _interval(one, two, metric, level=.95):
     "Mean difference of records paired by seed, and its interval."
-    diff, within = np.array([a['metrics'][metric] - b['metrics'][metric] for a, b in zip(one, two)]), None
-    if all(metric in (r.get('replicates') or {}) for r in (*one, *two)):
-        within = _within(diff, np.array([unpack(a['replicates'][metric]) - unpack(b['replicates'][metric]) for a, b in zip(one, two)]))
+    diff, spread = np.array([a['metrics'][metric] - b['metrics'][metric] for a, b in zip(one, two)]), [_spread(a, b, metric) for a, b in zip(one, two)]
+    within = None if any(d is None for d in spread) else _within(diff, np.array(spread))
     if within is None and len(diff) < 2: return float(diff[0]), np.nan, np.nan
     return mean_interval(diff, within, level)
 

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SCRATCH', 'PAPER', 'TENTH', 'STUDIES',
-           'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain', 'canonical',
-           'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions',
-           'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
-           'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
-           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper', 'parse_only',
-           'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'run_all',
-           'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
+           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'PAPER', 'TENTH',
+           'STUDIES', 'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain',
+           'canonical', 'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack',
+           'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete',
+           'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid',
+           'cut', 'one_by_one', 'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper',
+           'parse_only', 'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
+           'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
+           'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -598,17 +599,16 @@ TEXTS, IMAGES = [d for d, (e, *_) in BROAD.items() if e == 'bag'], [d for d, (e,
 def broad(datasets, losses=None, seeds=SEEDS, encoder: str = None, **changes) -> list[Experiment]:
     "Losses (default: all) on data sets of `BROAD`, with its settings and some changes; seed by seed."
     from mlcl.losses import LOSSES
-    settings = lambda d, lr, n: (MLP if not encoder else {}) | LARGE.get(d, {}) | dict(lr=lr, epochs=n) | changes
-    return [Experiment(d, encoder or e, l, settings(d, lr, n), share, s) for s in seeds for d in datasets for e, lr, n, share in [BROAD[d]] for l in losses or LOSSES]
+    return [Experiment(d, encoder or e, l, ({} if encoder else MLP) | LARGE.get(d, {}) | dict(lr=lr, epochs=n) | changes, share, s)
+            for s in seeds for d in datasets for e, lr, n, share in [BROAD[d]] for l in losses or LOSSES]
 
 # %% ../nbs/45_study.ipynb #ae2cefb4
-SHARES = (.01, .02, .05, .1, .2, .5, 1.)
+SHARES, SMALLER = (.01, .02, .05, .1, .2, .5, 1.), ('ucmerced_ml', 'semeval2018_ec', 'reuters90')
 
 def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
     "Seven shares of the training sets of two text sets and one image set."
-    whole = broad(('ucmerced_ml', 'semeval2018_ec', 'reuters90'), losses, seeds, checkpoints=['last'])
-    longer = lambda e, f: e.settings | dict(epochs=round(e.settings['epochs']*min(1/f, 8)))
-    return [replace(e, fraction=f, settings=longer(e, f)) for e in whole for f in SHARES]
+    whole = broad(SMALLER, losses, seeds, checkpoints=['last'])
+    return [replace(e, fraction=f, settings=e.settings | dict(epochs=round(e.settings['epochs']*min(1/f, 8)))) for e in whole for f in SHARES]
 
 # %% ../nbs/45_study.ipynb #68f4e917
 SCRATCH = dict( # data set → encoder, settings, share of the training set
@@ -622,8 +622,7 @@ def long_training(losses=('bce', 'zlpr', 'proto', 'reg'), seeds=SEEDS, epochs=(1
 # %% ../nbs/45_study.ipynb #1980a25f
 def finetuned(losses=('bce', 'proto', 'base', 'abalone', 'reg'), seeds=SEEDS) -> list[Experiment]:
     "The three smaller sets of texts and photographs, with a second training."
-    whole = broad(('ucmerced_ml', 'semeval2018_ec', 'reuters90'), losses, seeds, checkpoints=['last'])
-    return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in whole]
+    return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in broad(SMALLER, losses, seeds, checkpoints=['last'])]
 
 # %% ../nbs/45_study.ipynb #b0dc9b27
 PAPER = dict( # kind → data sets, encoder, settings

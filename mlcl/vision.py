@@ -172,8 +172,7 @@ def frozen_features(ds, # a data set of images
     with FileLock(f'{path}.lock'): # of several processes one computes, the others wait
         if not path.exists():
             images, device = Images(ds.x, net.size), 'cuda' if torch.cuda.is_available() else 'cpu'
-            net.to(device)
-            out = [net(images[i:i + bs].to(device)).cpu().half().numpy() for i in range(0, len(images), bs)]
+            out = [net.to(device)(images[i:i + bs].to(device)).cpu().half().numpy() for i in range(0, len(images), bs)]
             _write(path, np.concatenate(out))
     with np.load(path) as f: return f['features'].astype(np.float32)
 

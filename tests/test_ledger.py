@@ -85,6 +85,13 @@ def test_scarce_data():
     r = curve(dict(scarce=at('a', .01, -.1) + at('b', .01, -.11)), 'C6d') # falls, but lies below
     assert r['verdict'] == 'does not hold' and r['mean'] == pytest.approx(-.105 + .01*np.log2(20)/2, abs=2e-3)
     assert curve(dict(scarce=[r for r in at('a', .01) if r['fraction'] > .2]), 'C6a')['verdict'] == 'no evidence yet' # two points are no curve
+    noise = np.random.default_rng(0).normal(0, .03, (5, 400)) # of test instances, the same for all seeds: five shares, 400 resamples
+    def made(r, f): return dict(r, replicates=dict(macro_f1=list(r['metrics']['macro_f1'] + noise[f]*(r['loss'] == 'reg')))) if r['split'] == 'test' else r
+    shares = [.05, .1, .2, .5, 1.]
+    x, recs = np.log2(shares), [r | dict(metrics=dict(macro_f1=round(r['metrics']['macro_f1'], 1))) for r in at('a', .01)] # seeds do not differ
+    for f, w in (led.fall, (x - x.mean())/((x - x.mean())**2).sum()), (led.height, np.r_[x[1] - x[0], x[2:] - x[:-2], x[-1] - x[-2]]/2/(x[-1] - x[0])):
+        t = led.trend([made(r, shares.index(r['fraction'])) for r in recs], lambda r: np.log2(r['fraction']), f, led.Claim('', '', 'reg', ('zlpr',))).iloc[0]
+        assert (t.upper - t.lower)/2 == pytest.approx(1.96*(w@noise).std(ddof=1), rel=.02)
     assert led.height([0., 1., 3.], [0., 2., 2.]) == pytest.approx(5/3) and led.fall([0, 1, 2], [1., 3., 5.]) == pytest.approx(2.)
 
 
