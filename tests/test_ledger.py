@@ -65,6 +65,13 @@ def test_tuned_settings_come_first_and_are_never_mixed():
     assert t.study.to_dict() == dict(d0='tuned', d1='labels') and t['mean']['d0'] < 0 < t['mean']['d1']
 
 
+def test_one_seed_is_passed_over():
+    stores = dict(labels=records(dict(reg=-.1), 'd', seeds=[0]), first=records(dict(reg=.1), 'd', seeds=[0, 1]))
+    t = led.evidence(led.CLAIMS[0], stores)
+    assert t.study.tolist() == ['first'] and t['mean'][0] > 0
+    assert led.evidence(led.CLAIMS[0], dict(labels=stores['labels'])).empty
+
+
 def test_slope_over_sizes():
     recs = [r for i, k in enumerate((10, 20, 40, 80)) for r in records(dict(reg=.02*np.log2(k)), f'd{i}', n_labels=k)]
     r = led.by_size(dict(labels=recs))
