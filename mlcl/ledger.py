@@ -129,8 +129,8 @@ def trend(records: list,
               for v, rs in sorted(parts.items()) if {c.a, *c.others} <= {r['loss'] for r in rs}}
         seeds = sorted(set.intersection(*[set(e['by_seed']) for e in at.values()])) if len(at) > 2 else ()
         if len(seeds) < 2: continue
-        weights, curves = np.array([summary(list(at), e) for e in np.eye(len(at))]), lambda k: [[e[k].get(s) for e in at.values()] for s in seeds]
-        each, spread = np.array(curves('by_seed'))@weights, curves('spread')
+        weights, along = np.array([summary(list(at), e) for e in np.eye(len(at))]), lambda k: [[e[k].get(s) for e in at.values()] for s in seeds]
+        each, spread = np.array(along('by_seed'))@weights, along('spread')
         within = None if any(d is None for c in spread for d in c) else _within(each, np.einsum('x,sxn->sn', weights, np.array(spread)))
         rows.append(dict(zip(('mean', 'lower', 'upper'), mean_interval(each, within)), dataset=d, n_seeds=len(seeds), ids=[i for e in at.values() for i in e['ids']]))
     return pd.DataFrame(rows)
