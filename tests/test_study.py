@@ -276,12 +276,17 @@ def test_studies_are_well_formed(name):
         assert len({e.id for e in es}) == len(es) and (es or name == 'tuned')
 
 
-def test_second_training_is_a_readout_of_its_own(results):
+def test_second_training_is_a_readout_of_its_own(results, monkeypatch):
+    import mlcl.learner
     encoder, s = study.SMOKE['digits']
+    train, calls = mlcl.learner.train, []
+    def spy(ds, loss, encoder, settings, **more): calls.append((loss, settings['epochs'], more.get('start'), t := train(ds, loss, encoder, settings, **more))); return t
+    monkeypatch.setattr(mlcl.learner, 'train', spy)
     plain, more = (Experiment('digits', encoder, 'reg', dict(s, **k)) for k in ({}, dict(finetune=1)))
     assert 'finetune' not in plain.settings and Experiment('digits', encoder, 'reg', dict(s, finetune=0)).id == plain.id != more.id
     recs = {k: {(r['readout'], r['split']): r for r in study.run(e)} for k, e in dict(plain=plain, more=more).items()}
     assert set(recs['more']) - set(recs['plain']) == {('finetune', 'val'), ('finetune', 'test')}
+    assert [c[:2] for c in calls] == [('reg', 1), ('reg', 1), ('bce', 1)] and calls[2][2] is calls[1][3].model.encoder and not calls[0][2]
     for k, r in recs['plain'].items(): assert r['metrics'] == recs['more'][k]['metrics'] # the first training is not touched
     got = recs['more']['finetune', 'test']['metrics']
     assert got != recs['more']['probe1', 'test']['metrics'] and recs['more']['finetune', 'val']['chosen']['threshold'] is not None
