@@ -42,7 +42,7 @@ class OneHot:
     def __len__(self): return len(self.idx)
     def __repr__(self): return f'OneHot{self.shape}'
     def __getitem__(self, i): return self._like(torch.atleast_1d(self.idx[i]))
-    def to(self, device): return self._like(self.idx.to(device), self.whole)
+    def to(self, device): return self if device == self.device else self._like(self.idx.to(device), self.whole)
     def _like(self, idx, whole=False):
         new = object.__new__(OneHot)
         new.idx, new.n_labels, new.whole = idx, self.n_labels, whole

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'PAPER', 'TENTH',
-           'STUDIES', 'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain',
-           'canonical', 'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack',
-           'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete',
-           'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid',
-           'cut', 'one_by_one', 'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper',
-           'parse_only', 'experiments', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
+           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'PAPER', 'STUDIES',
+           'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain', 'canonical',
+           'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions',
+           'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
+           'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
+           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper', 'parse_only',
+           'experiments', 'held', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
            'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
            'report']
 
@@ -537,15 +537,12 @@ def search(losses=('bce', 'reg')) -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #f12191c1
 LABELS = dict( # data set → (learning rate, epochs)
     emotions=(1e-3, 50), scene=(1e-3, 50), yeast=(1e-3, 200), birds=(1e-3, 200), genbase=(3e-3, 200), medical=(3e-3, 200), enron=(1e-3, 100),
-    cal500=(3e-3, 50), tmc2007=(1e-3, 20), corel5k=(1e-3, 40), bibtex=(1e-3, 40),
-    delicious=(3e-3, 20))
+    cal500=(3e-3, 50), tmc2007=(1e-3, 20), corel5k=(1e-3, 40), bibtex=(1e-3, 40), delicious=(3e-3, 20))
 
 def labels(seeds=range(5)) -> list[Experiment]:
     "All losses at the common settings of each data set."
     from mlcl.losses import LOSSES
-    table = {d: ('mlp', MLP | LARGE.get(d, {}) | dict(lr=lr, epochs=n)) for d, (lr, n) in LABELS.items()}
-    large = dict(delicious=table.pop('delicious'))
-    return grid(table, LOSSES, seeds) + grid(large, [l for l in ('bce', 'zlpr', 'asl', 'reg', 'wreg', 'proto', 'abalone') if l in LOSSES], seeds)
+    return grid({d: ('mlp', MLP | LARGE.get(d, {}) | dict(lr=lr, epochs=n)) for d, (lr, n) in LABELS.items()}, LOSSES, seeds)
 
 # %% ../nbs/45_study.ipynb #6eb923ec
 def grid(table: dict, # data set → (encoder, settings)
@@ -629,13 +626,12 @@ PAPER = dict( # kind → data sets, encoder, settings
     text=(('aapd', 'rcv1', 'uklex', 'bgc', 'reuters90'), 'hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300))),
     image=(('voc2007', 'coco', 'nuswide', 'mirflickr'), 'tv:resnet50',
            dict(lr=1e-4, epochs=80, batch_size=64, encoder=dict(size=224, augment='rand'))))
-TENTH = ('aapd', 'rcv1', 'bgc') # also with a tenth of the training set
 
 def paper(seeds=range(5)) -> list[Experiment]:
-    "All losses at the published settings."
+    "All losses at the published settings; on three sets also with a tenth of the training data."
     from mlcl.losses import LOSSES
     whole = grid({d: how for sets, *how in PAPER.values() for d in sets}, LOSSES, seeds)
-    return whole + [replace(e, fraction=.1) for e in whole if e.dataset in TENTH]
+    return whole + [replace(e, fraction=.1) for e in whole if e.dataset in ('aapd', 'rcv1', 'bgc')]
 
 # %% ../nbs/45_study.ipynb #bcc88757
 STUDIES = dict( # name → (description, function of `quick` that gives the experiments, 'gz' for a compressed store)
@@ -683,6 +679,12 @@ def experiments(name: str, # a key of `STUDIES`
         for v in values: _one_of(f'only: {key}', v, {text(e) for e in res})
         res = [e for e in res if text(e) in values]
     return res
+
+# %% ../nbs/45_study.ipynb #b7bd3f69
+def held(name: str # a key of `STUDIES`
+    ) -> list[dict]:
+    "Records of a study's runs; those of other settings, which its store may hold as well, are left out."
+    return store_of(name).records(run={e.id for e in experiments(name)})
 
 # %% ../nbs/45_study.ipynb #479857f3
 GUESS, LONG = 20., 3600. # seconds of a run about which nothing is known; of one that trains a large network, on a GPU

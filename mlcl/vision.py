@@ -162,8 +162,7 @@ def _fingerprint(ds, net):
 def frozen_features(ds, # a data set of images
                     name: str = 'mobilenet_v2', # backbone, see `Backbone`
                     size: int | None = None, # side in pixels; default: what the weights were made for
-                    cache=None, # folder for the results; default: the user's cache
-                    bs: int | None = None # pictures at a time; default: 64 on a GPU, else 8, whose activations stay in the cache
+                    cache=None # folder for the results; default: the user's cache
     ) -> np.ndarray: # (N, dim) float32, one row for each instance of every split
     "Features of all pictures from a frozen backbone, computed once and stored as float16."
     net = Backbone(name, size=size).eval()
@@ -172,7 +171,7 @@ def frozen_features(ds, # a data set of images
     with FileLock(f'{path}.lock'): # of several processes one computes, the others wait
         if not path.exists():
             images, device, last = Images(ds.x, net.size), 'cuda' if torch.cuda.is_available() else 'cpu', torch.channels_last
-            net, bs = net.to(device, memory_format=last), bs or (64 if device == 'cuda' else 8)
+            net, bs = net.to(device, memory_format=last), 64 if device == 'cuda' else 8 # the activations of eight pictures stay in a processor's cache
             out = [net(images[i:i + bs].to(device, memory_format=last)).cpu().half().numpy() for i in range(0, len(images), bs)]
             _write(path, np.concatenate(out))
     with np.load(path) as f: return f['features'].astype(np.float32)

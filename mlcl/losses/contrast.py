@@ -99,7 +99,7 @@ def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=
         rows = [*refs, *(a for a, i in zip(anchors, known) if i is None)]
         dtype = reduce(torch.promote_types, (b.embeddings.dtype for b in rows), torch.float32)
         xs = [b.embeddings.to(dtype) for b in rows]
-        ends = [*accumulate(map(len, xs))]
+        ends = [*accumulate(x.shape[0] for x in xs)]
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
         mult = torch.cat([x.new_full((len(x),), b.log_mult/LN2) for x, b in zip(xs, refs)]) if any(b.log_mult for b in refs) else None
         wide = 1/temperature + max(abs(b.log_mult) for b in refs) > 30
@@ -116,13 +116,13 @@ def start_of(block: Block, # of anchors
     start = 0
     for b in refs:
         if b is block: return start
-        start += len(b.embeddings)
+        start += b.embeddings.shape[0]
 
 def positions(block: Block, # of anchors
               refs: list # of Block
     ) -> Tensor: # (b,) position of each anchor in the concatenated references, -1 if the block is not among them
     "Where the rows of `block` stand among the references."
-    n, start, device = len(block.embeddings), start_of(block, refs), block.embeddings.device
+    n, start, device = block.embeddings.shape[0], start_of(block, refs), block.embeddings.device
     return torch.full((n,), -1, device=device) if start is None else torch.arange(start, start + n, device=device)
 
 # %% ../../nbs/20_contrast.ipynb #3d5ae7c5
@@ -220,7 +220,7 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     anchors, refs = loss.blocks(batch, refs)
     value = contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels),
                      tile=loss.tile, product=loss.product)
-    if not value.detach().isfinite(): check_embeddings(embeddings)
+    if not math.isfinite(value.detach()): check_embeddings(embeddings)
     return value
 
 # %% ../../nbs/20_contrast.ipynb #5cead08f

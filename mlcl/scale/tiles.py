@@ -15,11 +15,11 @@ from torch.autograd.function import once_differentiable
 def unit_and_norm(*xs # (n_k, D) float32 or float64
     ) -> tuple: # all rows, of length 1 (zero rows stay zero); their lengths (n, 1), infinite for zero rows
     "Rows scaled to unit length; by way of their largest entry where squares might overflow or vanish."
-    norm, n = torch.cat([torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in xs]), [*map(len, xs)]
+    norm, n = torch.cat([torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in xs]), [x.shape[0] for x in xs]
     low, high = map(float, norm.aminmax())
     if 1e-15 < low and high < 1e15:
         u = norm.new_empty(sum(n), xs[0].shape[1])
-        for x, length, rows in zip(xs, norm.split(n), u.split(n)): torch.div(x, length, out=rows)
+        for x, length, rows in zip(xs, torch.split_with_sizes(norm, n), torch.split_with_sizes(u, n)): torch.div(x, length, out=rows)
         return u, norm
     x = torch.cat(xs)
     top = x.abs().amax(1, keepdim=True)
@@ -93,12 +93,12 @@ class Job(NamedTuple):
 def _tiles(job, step):
     "Block, first row in the block, rows in x of every tile."
     for k, (start, labels) in enumerate(zip(job.starts, job.labels)):
-        for i in range(0, len(labels), step): yield k, i, slice(start + i, start + min(i + step, len(labels)))
+        for i in range(0, n := labels.shape[0], step): yield k, i, slice(start + i, start + min(i + step, n))
 
 def _tile(job, k, i, s, out):
     "One tile of anchors of block `k`, from row `i`: hide their own entries, make the rows of W, differentiate."
     me, labels = job.me[k], job.labels[k]
-    if len(s) < len(me): me, labels = me[i:i + len(s)], labels[i:i + len(s)]
+    if (b := s.shape[0]) < me.shape[0]: me, labels = me[i:i + b], labels[i:i + b]
     w = job.weight(labels, job.sets, me)
     w = (torch.cat(w, 1) if len(w) > 1 else w[0]).to(s.dtype)
     if job.starts[k] < job.m: s.scatter_(1, me[:, None], -1e30)
@@ -119,26 +119,27 @@ class Tiled(torch.autograd.Function):
     "The core's loss and its gradient by the embeddings, a few rows of scores at a time."
     @staticmethod
     def forward(ctx, job, *xs):
-        need, t, n, m = job.grad and any(ctx.needs_input_grad), job.temperature, sum(map(len, job.labels)), job.m
+        need, t, n, m = job.grad and any(ctx.needs_input_grad), job.temperature, sum(l.shape[0] for l in job.labels), job.m
         u, norm = unit_and_norm(*xs)
         step, keep = sizes_of(n, m, job.tile, u.device.type)
-        keep = keep and need and n == max(a + len(l) for a, l in zip(job.starts, job.labels)) <= m == len(u)
+        keep = keep and need and n == max(a + l.shape[0] for a, l in zip(job.starts, job.labels)) <= m == u.shape[0]
         v, d, value, found = u[:m], torch.empty_like(u), 0., 0
         s, g = u.new_empty(step, m), u.new_empty(n if keep else step, m)
         for j, (k, i, rows) in enumerate(_tiles(job, step)):
             a, out = u[rows], g[rows] if keep else g[:rows.stop - rows.start]
-            part, some = _tile(job, k, i, product(a, v.T, 1/(t*LN2), s[:len(a)], dtype=job.product), out)
+            part, some = _tile(job, k, i, product(a, v.T, 1/(t*LN2), s[:a.shape[0]], dtype=job.product), out)
             if need and not keep:
                 product(out.T, a, 1/t, d[:m], float(j > 0), job.product)
                 product(out, v, 1/t, d[rows], float(rows.start < m), job.product)
             value, found = value + part, found + some
         if keep: _from_whole(g, u, 1/t, d, job.product)
-        if need:
-            d.addcmul_((d*u).sum(1, keepdim=True), u, value=-1).div_(norm)
-            ctx.save_for_backward(*d.split([*map(len, xs)]))
+        if need: ctx.save_for_backward(d.addcmul_(torch.linalg.vecdot(d, u)[:, None], u, value=-1), norm)
+        ctx.sizes = [x.shape[0] for x in xs]
         ctx.mark_non_differentiable(found)
         return value.to(u.dtype), found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, _): return None, *(grad*d if need else None for d, need in zip(ctx.saved_tensors, ctx.needs_input_grad[1:]))
+    def backward(ctx, grad, _):
+        d, norm = (torch.split_with_sizes(t, ctx.sizes) for t in ctx.saved_tensors)
+        return None, *(a/(n/grad) if need else None for a, n, need in zip(d, norm, ctx.needs_input_grad[1:]))
