@@ -10,7 +10,7 @@ __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP'
            'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
            'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
            'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper', 'parse_only',
-           'experiments', 'held', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
+           'experiments', 'records_of', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
            'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
            'report']
 
@@ -681,7 +681,7 @@ def experiments(name: str, # a key of `STUDIES`
     return res
 
 # %% ../nbs/45_study.ipynb #b7bd3f69
-def held(name: str # a key of `STUDIES`
+def records_of(name: str # a key of `STUDIES`
     ) -> list[dict]:
     "Records of a study's runs; those of other settings, which its store may hold as well, are left out."
     return store_of(name).records(run={e.id for e in experiments(name)})
