@@ -9,7 +9,7 @@ __all__ = ['MARKS', 'NAMES', 'RATES', 'READ', 'available', 'afford', 'read_table
            'recommend', 'write_report', 'MultiLabelClassifier', 'predict_file']
 
 # %% ../nbs/92_compare.ipynb #55322a20
-import ast, base64, codecs, fnmatch, gc, hashlib, html, io, json, matplotlib, os, re, time
+import ast, base64, codecs, fnmatch, gc, hashlib, html, io, json, matplotlib, os, re, time, zipfile
 import numpy as np, pandas as pd, torch
 from collections import Counter
 from functools import partial
@@ -188,10 +188,17 @@ def instances(t: pd.DataFrame, # a table
     return numbers(t[columns(features or rest, known, 'features')], 'features')
 
 # %% ../nbs/92_compare.ipynb #34bcd17f
+def _hub(data):
+    "A Hugging Face dataset as a table, its class labels by name."
+    t = data.to_pandas()
+    for c, kind in (getattr(data, 'features', None) or {}).items():
+        if names := getattr(getattr(kind, 'feature', kind), 'names', None): t[c] = [[names[i] for i in np.atleast_1d(v)] for v in t[c]]
+    return t
+
 def _table(data, encoding, strings):
     "Table, name and folder of whatever holds a table."
-    if hasattr(data, 'to_pandas'): data = data.to_pandas()
-    if isinstance(data, dict): data = pd.concat([v.to_pandas().assign(split=k) for k, v in data.items()], ignore_index=True)
+    if hasattr(data, 'to_pandas'): data = _hub(data)
+    if isinstance(data, dict): data = pd.concat([_hub(v).assign(split=k) for k, v in data.items()], ignore_index=True)
     if isinstance(data, pd.DataFrame): return data.rename(columns=str), 'data', Path()
     path = Path(data)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
@@ -201,10 +208,18 @@ def _table(data, encoding, strings):
     return read_table(files[0], encoding, strings), path.name, path
 
 # %% ../nbs/92_compare.ipynb #23cfa528
+def _dense(x):
+    "A sparse matrix as an array, if memory allows."
+    if not hasattr(x, 'toarray'): return x
+    afford(8*x.shape[0]*x.shape[1], 'features', 'choose some of its columns')
+    return x.toarray()
+
 def _arrays(path, features, labels):
     "Instances, labels, their names and the split of an .npz file."
     afford(3*path.stat().st_size, path.name, 'take a sample of its rows')
-    with np.load(path) as f:
+    try: f = np.load(path)
+    except (zipfile.BadZipFile, ValueError, EOFError) as e: raise ValueError(f"{path.name}: expected an .npz file that can be read, got one that cannot: {e}") from None
+    with f:
         at = {k.lower(): k for k in f}
         if bad := [k for k in (features or 'x', labels) if k and k.lower() not in at]:
             raise ValueError(f"{path.name}: expected the array {bad[0]!r}, got {', '.join(f)}")
@@ -247,7 +262,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     "Read a data set, check it, and cut it into splits."
     names = part = None
     used = dict(text=text, images=images, features=features)
-    if isinstance(data, tuple): name, (x, y) = 'data', data
+    if isinstance(data, tuple): name, (x, y) = 'data', map(_dense, data)
     elif str(data).endswith('.npz'): name, (x, y, names, part) = Path(data).stem, _arrays(Path(data), features, labels or 'y')
     else:
         t, name, folder = _table(data, encoding, [s for s in (text, images, labels, split) if isinstance(s, str)])
@@ -429,7 +444,7 @@ def results(ds: Dataset, store: Store, exps: list) -> dict: # plain data, ready 
 
 # %% ../nbs/92_compare.ipynb #f32b46ca
 def recommend(rows: list) -> str: # a sentence or three
-    "Which loss to take and why: the best on validation data, unless a simpler one cannot be told apart."
+    "Which loss to take and why: the best on validation data; then what test data say about it and the others."
     top, rest = rows[0], rows[1:]
     f = lambda v: f'{v:.3f}'
     res = f"Take {top['loss']} (readout {top['readout']}): it has the best Macro-F1 on validation data, {f(top['val_macro_f1'])}, and {f(top['macro_f1'])} [{f(top['lower'])}, {f(top['upper'])}] on test data."

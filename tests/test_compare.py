@@ -176,6 +176,31 @@ def test_the_same_table_in_many_forms(tmp_path, how):
     if how == 'hub splits': assert {k: len(v) for k, v in ds.splits.items()} == dict(train=80, val=20, test=20)
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('splits', [False, True])
+def test_a_hugging_face_dataset_keeps_the_names_of_its_labels(splits):
+    datasets = pytest.importorskip('datasets')
+    t = texts()
+    kind = datasets.Features(text=datasets.Value('string'), labels=datasets.Sequence(datasets.ClassLabel(names=list(WORDS))))
+    made = lambda t: datasets.Dataset.from_dict(dict(text=list(t.text), labels=[[[*WORDS].index(l) for l in s.split('|')] for s in t.labels]), features=kind)
+    ds = read(datasets.DatasetDict(train=made(t[:80]), validation=made(t[80:100]), test=made(t[100:])) if splits else made(t), text='text')
+    assert ds.x == list(t.text) and ds.labels == sorted(WORDS)
+    assert [set(l.split('|')) for l in t.labels] == [{ds.labels[i] for i in np.flatnonzero(r)} for r in ds.y]
+
+
+def test_sparse_matrices_and_files_that_are_none(tmp_path):
+    from scipy import sparse
+    x, y = numbers()
+    for a, b in ((sparse.csr_matrix(x), sparse.csr_matrix(y)), (sparse.csr_array(x), y)):
+        ds = read((a, b))
+        assert np.allclose(ds.x, x) and (ds.y == y).all()
+    huge = sparse.csr_matrix((10**7, 10**7))
+    with pytest.raises(ValueError, match='^features: needs about'): read((huge, y))
+    for content in (b'', b'PK\x03\x04 no archive', b'nothing of the kind'):
+        (tmp_path/'a.npz').write_bytes(content)
+        with pytest.raises(ValueError, match='^a.npz: expected an .npz file that can be read'): read(tmp_path/'a.npz')
+
+
 def test_features_and_label_columns(tmp_path):
     x, y = numbers()
     t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))

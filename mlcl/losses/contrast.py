@@ -213,6 +213,7 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     batch = refs = Block(embeddings, labels)
     if (ref_embeddings is None) != (ref_labels is None): raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")
     if ref_embeddings is not None:
+        if getattr(ref_embeddings, 'device', embeddings.device) != embeddings.device: raise ValueError(f"ref_embeddings: expected on {embeddings.device} like embeddings, got on {ref_embeddings.device}")
         check_embeddings(ref_embeddings, 'ref_embeddings')
         if ref_embeddings.shape[1] != embeddings.shape[1]:
             raise ValueError(f"ref_embeddings: expected {embeddings.shape[1]} columns like embeddings, got {ref_embeddings.shape[1]}")
