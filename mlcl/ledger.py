@@ -183,7 +183,7 @@ def decide(t: pd.DataFrame # from `ledger`
     v = wide.probe1.where(wide.probe1 == wide.probe, 'undecided (readouts differ)').reindex(one.index)
     num = lambda x: '–' if np.isnan(x) else f'{x:+.3f}'
     return pd.DataFrame(dict(claim=one.claim, effect=one['mean'].map(num), interval=['–' if np.isnan(a) else f'[{num(a)}, {num(b)}]' for a, b in zip(one.lower, one.upper)],
-        evidence=[f'{r.n_sets} set{"s"*(r.n_sets > 1)}, {r.n_seeds} seeds, {r.n_records} records' if r.n_sets else '–' for r in one.itertuples()], decided_by=one.sets, verdict=v,
+        evidence=[f'{r.n_sets} set{"s"*(r.n_sets > 1)}, ≥ {r.n_seeds} seeds, {r.n_records} records' if r.n_sets else '–' for r in one.itertuples()], decided_by=one.sets, verdict=v,
         as_published=[p + (' (differs)' if p != a else '') for p, a in zip(wide['as published'].reindex(one.index), v)]))
 
 # %% ../nbs/90_ledger.ipynb #229347e1

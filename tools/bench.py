@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib import metadata, util
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ QUICK = "quick" in sys.argv
 def versions():
     gpu = torch.cuda.get_device_name() if DEVICE == "cuda" else None
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
-    return dict(python=platform.python_version(), torch=torch.__version__, device=gpu or cpu, threads=torch.get_num_threads())
+    library = {"pytorch-metric-learning": metadata.version("pytorch-metric-learning")} if util.find_spec("pytorch_metric_learning") else {}
+    return dict(python=platform.python_version(), torch=torch.__version__, **library, device=gpu or cpu, threads=torch.get_num_threads())
 
 
 def store(kind, **row):
@@ -172,14 +174,14 @@ def direct(loss, x, y):
     return total / (w.sum(1) > 0).sum()
 
 
-def against_direct():
+def against_direct(b=256, n_labels=500):
     for name in ("base", "wreg", "reg"):
-        x, y = batch(256, 500, 128)
-        loss = make_loss(name, 500, 128).to(DEVICE)
+        x, y = batch(b, n_labels, 128)
+        loss = make_loss(name, n_labels, 128).to(DEVICE)
         gap = abs(direct(loss, x, y).item() - loss(x, y).item())
         assert gap < 1e-4, f"{name}: the two formulations differ by {gap}"
         ms = timed(dict(direct=lambda: direct(loss, x, y).backward(), loss=step(loss, x, y)), rounds=9 if name == "base" and not QUICK else 3)
-        store("direct", loss=name, B=256, L=500, D=128, **middle(ms, "direct", "loss"), ms=statistics.median(ms["loss"]), direct_ms=statistics.median(ms["direct"]))
+        store("direct", loss=name, B=b, L=n_labels, D=128, **middle(ms, "direct", "loss"), ms=statistics.median(ms["loss"]), direct_ms=statistics.median(ms["direct"]))
 
 
 def against_library():
@@ -204,11 +206,16 @@ def against_library():
         print("library   multi-hot labels:", type(e).__name__, str(e).splitlines()[0][:80])
 
 
-def memory(kind, b, n_labels, d):
-    "One step in a process of its own: extra memory in MiB and seconds."
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; bench.measure({kind!r}, {b}, {n_labels}, {d})"
+def child(call):
+    "What a function of this file prints in a process of its own, or None where it dies."
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; bench.{call}"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return json.loads(out.stdout.splitlines()[-1]) if out.returncode == 0 else None
+
+
+def memory(kind, b, n_labels, d):
+    "One step in a process of its own: extra memory in MiB and seconds."
+    return child(f"measure({kind!r}, {b}, {n_labels}, {d})")
 
 
 def measure(kind, b, n_labels, d):
@@ -232,11 +239,11 @@ def resident(reset=False):
 
 
 def size():
-    "REG with 1,000 labels: memory and time against the number of instances, by tiles and by whole matrices."
-    for b in (1024, 2048) if QUICK else (1024, 2048, 4096, 8192, 16384, 32768):
-        for kind in ("auto", "definition") if b <= 4096 else ("auto",):
-            if (m := memory(kind, b, 1000, 128)) is not None:
-                store("size", how="tiles" if kind == "auto" else "whole", B=b, L=1000, D=128, mib=m["mib"], seconds=m["seconds"], ns_per_pair=m["seconds"] * 1e9 / (b + 1000) ** 2)
+    "REG: memory and time against the number of instances (1,000 labels) and of labels (2,048 instances), by tiles and by whole matrices."
+    for b, n_labels in [(1024, 1000), (2048, 1000)] if QUICK else [(2**k, 1000) for k in range(10, 16)] + [(2048, n) for n in (10, 100, 300, 3000, 10000)]:
+        for kind in ("auto", "definition") if b + n_labels <= 5096 else ("auto",):
+            if (m := memory(kind, b, n_labels, 128)) is not None:
+                store("size", how="tiles" if kind == "auto" else "whole", B=b, L=n_labels, D=128, mib=m["mib"], seconds=m["seconds"], ns_per_pair=m["seconds"] * 1e9 / (b + n_labels) ** 2)
     if not QUICK:
         x, y = batch(2048, 1000, 128)
         dense, tiled = (make_loss("reg", 1000, 128, tile=t).to(DEVICE) for t in (None, 256))
@@ -244,12 +251,46 @@ def size():
         store("tile", loss="reg", tile=256, B=2048, L=1000, D=128, **middle(ms, "tiled", "dense"))
 
 
-def gpu():
-    "The table of a GPU: formats, whole and tiled, with and without torch.compile, up to 65,536 instances."
-    if DEVICE != "cuda":
+def encoder(name):
+    "An encoder of the published study with random weights, a batch for it, and its operations an instance in a training step."
+    if name == "resnet50":
+        from torchvision.models import resnet50
+        return resnet50(weights=None).to(DEVICE).train(), torch.randn(8, 3, 224, 224, device=DEVICE), 3 * 2 * 4.1e9
+    from transformers import RobertaConfig, RobertaModel
+    net = RobertaModel(RobertaConfig(max_position_embeddings=514), add_pooling_layer=False)
+    return net.to(DEVICE).train(), torch.randint(9, 50000, (4, 300), device=DEVICE), 6 * 85e6 * 300
+
+
+def train_step(net, x):
+    out = net(x)
+    getattr(out, "last_hidden_state", out).pow(2).mean().backward()
+
+
+def encoder_memory(name):
+    warnings.filterwarnings("ignore")
+    net, x, _ = encoder(name)
+    train_step(net, x[:1])
+    before = resident(reset=True)
+    train_step(net, x)
+    print(json.dumps((torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before) / len(x)))
+
+
+def published():
+    "A training step of the published encoders: seconds and memory an instance, and the share of the rate of a plain matrix product that it reaches."
+    a = torch.randn(2048, 2048, device=DEVICE)
+    ceiling = 2 * 2048**3 / statistics.median(timed(dict(f=lambda: a @ a), rounds=9)["f"]) * 1e3
+    for name in ("roberta-base", "resnet50"):
+        net, x, operations = encoder(name)
+        seconds = statistics.median(timed(dict(f=lambda: train_step(net, x)), rounds=1 if QUICK else 3)["f"]) / 1e3 / len(x)
+        store("published", encoder=name, batch=len(x), seconds=seconds, mib=child(f"encoder_memory({name!r})"), operations=operations, of_ceiling=operations / seconds / ceiling)
+
+
+def gpu(sizes=((1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)), hows=("eager", "compiled", "autocast"), anyway=False):
+    "The table of a GPU: formats, whole and tiled, with torch.compile, under bfloat16 autocast, up to 65,536 instances."
+    if DEVICE != "cuda" and not anyway:
         return print("gpu       not measured: no GPU here")
     plain = tiles.row_gradient
-    for b, n_labels in [(1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)]:
+    for b, n_labels in sizes:
         x, y = batch(b, n_labels)
         n = b + n_labels
         m = min(n, 16384)
@@ -257,10 +298,12 @@ def gpu():
         for product in (None, torch.bfloat16):
             p, q = (t.to(product or torch.float32) for t in (a, c))
             ceiling = statistics.median(timed(dict(f=lambda: p @ q))["f"]) * 3 * n / m
-            for how in ("eager", "compiled"):
+            for how in hows:
                 tiles.row_gradient = torch.compile(plain) if how == "compiled" else plain
+                rows = x.detach().bfloat16().requires_grad_() if how == "autocast" else x
                 for tile in (None, 1024):
-                    ms = statistics.median(timed(dict(f=step(make_loss("reg", n_labels, 256, product=product, tile=tile).to(DEVICE), x, y)), rounds=7)["f"])
+                    with torch.autocast(DEVICE, torch.bfloat16, enabled=how == "autocast"):
+                        ms = statistics.median(timed(dict(f=step(make_loss("reg", n_labels, 256, product=product, tile=tile).to(DEVICE), rows, y)), rounds=7)["f"])
                     store("gpu", loss="reg", B=b, L=n_labels, D=256, product=str(product or torch.float32), how=how, tile=tile, ms=ms, of_ceiling=ceiling / ms)
     tiles.row_gradient = plain
 
@@ -269,6 +312,6 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
-    for part in (speed, against_plain, axes, against_direct, against_library, size, gpu):
+    for part in (speed, against_plain, axes, against_direct, against_library, size, published, gpu):
         if not (chosen := [a for a in sys.argv[1:] if a != "quick"]) or part.__name__ in chosen:
             part()
