@@ -73,7 +73,7 @@ def evidence(c: Claim,
     for study in [s for s in MAIN if s in stores]:
         n = sizes(stores[study])
         names = [d for d, k in n.items() if c.sets[0] <= k <= c.sets[1] and d not in seen]
-        recs = steady(stores[study]) if c.metric == 'grad_cv' else [r for r in stores[study] if r['metrics'].get(c.metric) is not None]
+        recs = steady(stores[study]) if c.metric == 'grad_cv' else [r for r in stores[study] if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
         t = effects(recs, c.a, c.others, names, metric=c.metric, readout=readout, checkpoint=checkpoint) if names else pd.DataFrame()
         if len(t := t[t.n_seeds > 1] if len(t) else t): parts.append(t.assign(study=study, n_labels=t.dataset.map(n))); seen |= set(t.dataset)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
