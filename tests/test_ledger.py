@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from mlcl import ledger as led
-from mlcl.study import store_of
+from mlcl.study import records_of
 
 
 def records(effect, dataset='d', n_labels=60, seeds=range(5), readout=None, fraction=1., epochs=10, checkpoint='last', **metrics):
@@ -131,7 +131,7 @@ def test_long_training():
 
 
 def test_results_of_this_checkout():
-    stores = {s: store_of(s).records() for s in led.MAIN}
+    stores = {s: records_of(s) for s in led.MAIN}
     for r in led.ledger(stores).itertuples():
         assert (r.n_sets == 0) == (r.verdict == 'no evidence yet')
         if r.verdict in ('holds', 'does not hold'): assert r.lower > 0 or r.upper < 0
