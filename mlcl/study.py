@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP'
            'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions',
            'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
            'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
-           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'paper', 'parse_only',
+           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'check', 'paper', 'parse_only',
            'experiments', 'records_of', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
            'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
            'report']
@@ -621,6 +621,12 @@ def finetuned(losses=('bce', 'proto', 'base', 'abalone', 'reg'), seeds=SEEDS) ->
     "The three smaller sets of texts and photographs, with a second training."
     return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in broad(SMALLER, losses, seeds, checkpoints=['last'])]
 
+# %% ../nbs/45_study.ipynb #a3fffeca
+def check(datasets=('enron', 'bibtex', 'cal500', 'corel5k', 'reuters90', 'aapd', 'coco_words'), seeds=(0, 1)) -> list[Experiment]:
+    "REG at half its temperature, on sets with many labels."
+    mine = [e for e in (*labels(seeds), *broad([d for d in datasets if d in BROAD], ('reg',), seeds)) if e.loss == 'reg' and e.dataset in datasets]
+    return [replace(e, settings=e.settings | dict(checkpoints=['last'], loss=e.settings['loss'] | dict(temperature=.05))) for e in mine]
+
 # %% ../nbs/45_study.ipynb #b0dc9b27
 PAPER = dict( # kind → data sets, encoder, settings
     text=(('aapd', 'rcv1', 'uklex', 'bgc', 'reuters90'), 'hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300))),
@@ -649,6 +655,7 @@ STUDIES = dict( # name → (description, function of `quick` that gives the expe
     scarce=('1 to 100 % of the training data, three losses', lambda quick: scarce(), 'gz'),
     long=('10 to 400 epochs from random weights, four losses', lambda quick: long_training(), 'gz'),
     finetuned=('a second training with BCE after the first', lambda quick: finetuned(), 'gz'),
+    check=('REG at half its temperature, where labels are many', lambda quick: check(), 'gz'),
     paper=('the published scale: RoBERTa and ResNet-50, nine data sets, all losses, five seeds', lambda quick: paper(), 'gz'),
     tuned=('the same with settings tuned for each loss: `mlcl study tune tuned`', lambda quick: tuned(), 'gz'))
 

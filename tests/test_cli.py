@@ -21,7 +21,7 @@ def test_help_and_version_load_nothing_heavy(capsys):
 
 
 @pytest.mark.parametrize('words, said', [
-    ('study plan quik', 'mlcl: study: expected one of ablations, cut, finetuned, first'),
+    ('study plan quik', 'mlcl: study: expected one of ablations, check, cut, finetuned'),
     ('study run smoke --only loss=regg', 'mlcl: only: loss: expected one of'),
     ('study plan smoke --only los=reg', 'mlcl: only: key: expected one of'), ('data info digitz', 'mlcl: '),
     ('study status nope', 'mlcl: study')])
