@@ -142,4 +142,4 @@ class Tiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, _):
         d, norm = (torch.split_with_sizes(t, ctx.sizes) for t in ctx.saved_tensors)
-        return None, *(a/(n/grad) if need else None for a, n, need in zip(d, norm, ctx.needs_input_grad[1:]))
+        return None, *(a/(n/grad) if need else None for a, n, need in zip(d, norm, ctx.needs_input_grad[1:])) # n is infinite for zero rows, grad may be 0
