@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 from mlcl.losses.contrast import Block, contrast
 from mlcl.losses.reg import reg_weight
-from mlcl.plots import PALETTE
+from mlcl.plots import LOSS_STYLE, PALETTE
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("mlcl_site", ROOT/"tools"/"site.py")
@@ -370,9 +370,8 @@ def home(browser, address):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_accessible(browser, address, name):
-    "axe-core finds nothing serious; on some pages of each kind also in the dark and on a phone."
-    ways = [("light", 1280), ("dark", 390)] if re.match("index|05|20|28|29|49|58|90", name) else [("light", 1280)]
-    for theme, width in ways:
+    "axe-core finds nothing serious, on a desk in the light and on a phone in the dark."
+    for theme, width in (("light", 1280), ("dark", 390)):
         size(browser, width)
         browser.get(address + target(name))
         choose(browser, theme)
@@ -547,12 +546,22 @@ def test_rows_of_the_explorer_are_the_leaderboard(explorer):
     assert seen > 100 and find(held["rows"][0][0]["ids"][0])
 
 
+def test_losses_are_told_apart_without_colour_in_the_explorer(explorer):
+    "Each mark has the shape that the loss has in every figure, in the middle of its place."
+    losses = explorer.execute_script("return mlclExplorer.data.losses")
+    assert len({(r["mark"], r["logits"]) for r in losses}) == len(losses) > 5
+    same = lambda a, b: LOSS_STYLE[a][1] == LOSS_STYLE[b][1]
+    assert all((a["mark"] == b["mark"]) == same(a["key"], b["key"]) for a, b in itertools.combinations(losses, 2))
+    drawn = explorer.execute_script("return [...document.querySelectorAll('#ex-rows tr')].map(r => { const a = r.querySelector('.plot path'), l = r.querySelector('.plot line'), b = a.getBoundingClientRect(); return [a.getAttribute('d'), b.width, b.top + b.height/2 - l.getBoundingClientRect().top]; })")
+    assert {d for d, *_ in drawn} == {r["mark"] for r in losses} and all(6 < w < 16 and abs(off) < 3 for _, w, off in drawn)
+
+
 def test_filters_of_the_explorer(explorer):
     from selenium.webdriver.support.ui import Select
 
     def table(): return explorer.execute_script("return [...document.querySelectorAll('#ex-rows tr')].map(r => [...r.querySelectorAll('th, td:not(.plot)')].map(c => c.textContent))")
     one = table()
-    assert len(one) == len(explorer.find_elements("css selector", "#ex-rows svg")) > 5 and one == sorted(one, key=lambda r: -float(r[1]))
+    assert len(one) == len(explorer.find_elements("css selector", "#ex-rows .plot > svg")) > 5 and one == sorted(one, key=lambda r: -float(r[1]))
     Select(explorer.find_element("id", "ex-metric")).select_by_value("hamming")
     low = table()
     assert low == sorted(low, key=lambda r: float(r[1])) and "lower is better" in explorer.find_element("id", "ex-caption").text
