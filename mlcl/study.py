@@ -862,8 +862,8 @@ def run_study(name: str, # a key of `STUDIES`
     return dict(held=held, done=len(exps) - bad, failed=bad)
 
 # %% ../nbs/45_study.ipynb #c614e8bc
-TUNED = {d: EPOCHS[d] for d in ('emotions', 'scene', 'yeast', 'birds', 'medical', 'enron', 'cal500', 'bibtex')} # data set → epochs to choose from
-TRIES, TAU = 12, dict(temperature=(.05, .1, .2, .5))
+TUNED = {d: EPOCHS[d] for d in ('emotions', 'scene', 'yeast', 'birds', 'genbase', 'medical', 'enron', 'cal500', 'bibtex')} # data set → epochs to choose from
+TRIES, TAU = 8, dict(temperature=(.05, .1, .2, .5))
 SPACE = dict( # loss → setting → choices; a loss without any tunes the learning rate and the epochs alone
     reg=dict(TAU, alpha=(0., .5, 1., -1.)), wreg=dict(TAU, alpha=(0., .5, 1., -1.)), abalone=dict(TAU, beta=(.01, .1, 1.)),
     proto=TAU, base=TAU, mulsupcon=TAU, supcon_any=TAU, supcon_all=TAU, simdis=TAU,
@@ -880,6 +880,7 @@ def tries(store: Store, dataset: str, loss: str) -> dict: # run → (settings, v
 def ask(dataset: str, loss: str, held # (settings, value) of earlier tries
     ) -> dict: # settings that differ from the defaults
     "Optuna's next try."
+    if not held: return dict(zip(('lr', 'epochs'), LABELS[dataset])) # the common setting first
     import optuna
     from optuna.distributions import CategoricalDistribution as Choice, FloatDistribution
     space = {k: Choice(v) for k, v in SPACE.get(loss, {}).items()} | dict(lr=FloatDistribution(3e-4, 1e-2, log=True), epochs=Choice(TUNED[dataset]))
