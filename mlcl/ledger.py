@@ -76,7 +76,7 @@ def evidence(c: Claim,
         recs = steady(stores[study]) if c.metric == 'grad_cv' else [r for r in stores[study] if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
         t = effects(recs, c.a, c.others, names, metric=c.metric, readout=readout, checkpoint=checkpoint) if names else pd.DataFrame()
         if len(t := t[t.n_seeds > 1] if len(t) else t): parts.append(t.assign(study=study, n_labels=t.dataset.map(n))); seen |= set(t.dataset)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts).sort_values('n_labels', kind='stable', ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/90_ledger.ipynb #8ca65e87
 #| code-fold: true

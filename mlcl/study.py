@@ -498,7 +498,7 @@ def results_dir() -> Path:
 def store_of(name: str # a study
     ) -> Store:
     "The store of a study: `results/<name>.jsonl`, compressed where `STUDIES` says so."
-    packed = '.gz' if 'gz' in STUDIES.get(name, ()) else ''
+    packed = '.gz' if 'gz' in STUDIES.get(name.removesuffix('_tries'), ()) else ''
     return Store(results_dir()/f'{name}.jsonl{packed}')
 
 # %% ../nbs/45_study.ipynb #9204febc

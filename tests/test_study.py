@@ -358,6 +358,9 @@ def test_tuning(two_sets):
     from mlcl.losses import LOSSES
     assert study.experiments('tuned') == [] and study.plan('tuned').empty and not study.tries(two_sets, 'scene', 'reg')
     assert study.tune(only='dataset=emotions,loss=reg,loss=bce', runner=scored, progress=False) == 2*study.TRIES
+    assert two_sets.path.name == 'tuned_tries.jsonl.gz' and two_sets.path.exists()
+    first = next(iter(study.tries(two_sets, 'emotions', 'reg').values()))[0]
+    assert (first['lr'], first['epochs']) == study.LABELS['emotions'] and first['loss']['temperature'] == .1 # the common setting
     es = study.experiments('tuned')
     assert {(e.dataset, e.loss) for e in es} == {('emotions', 'reg'), ('emotions', 'bce')} and [e.seed for e in es] == 2*list(range(5))
     assert all(e.settings['bootstrap'] == 1000 and e.settings['checkpoints'] == ['last', 'best'] for e in es)
