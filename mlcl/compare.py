@@ -302,7 +302,8 @@ def notes(x, y, labels, same, splits, seen) -> list: # lines
            (leaks, 'instances of the validation and test splits are also in the training split: scores are too good'),
            (sum(isinstance(s, str) and not s.strip() for s in x) if isinstance(x, list) else 0, 'texts are empty'),
            (len(lost), f"labels have no training instance (only validation or test ones) and are left out: {', '.join(map(str, lost[:5]))}{' …' if lost[5:].size else ''}"),
-           ((y.sum(0)[seen] < 10).sum(), 'labels have fewer than 10 instances: their scores say little')]
+           ((y.sum(0)[seen] < 10).sum(), 'labels have fewer than 10 instances: their scores say little'),
+           (y.all(0).sum(), f"labels stand on every instance and ask nothing: {', '.join(map(str, labels[y.all(0)][:5]))}")]
     one = ['every instance has exactly one label; if a cell holds several, `sep` says what separates them'] if (y.sum(1) == 1).all() else []
     return [f'{n:,} {what}' for n, what in res if n] + one
 

@@ -228,6 +228,7 @@ def test_notices(tmp_path):
     assert '1 instances have no label' in said and '1 texts are empty' in said and '1 labels have no training instance' in said and 'rare' in said
     assert '1 instances repeat another' in said and '1 instances of the validation and test splits are also in the training split' in said
     assert 'rare' not in ds.labels and ds.y.shape == (120, 4)
+    assert '1 labels stand on every instance and ask nothing: sea' in read(t.assign(labels=['sea', 'sea|sky']*60), text='text').info['notices']
     assert any('exactly one label' in s for s in read(t.assign(labels=['sea', 'sky']*60), text='text').info['notices'])
     assert c.found(ds)[0] == '120 texts: 70 to train, 20 to validate, 30 to test'
 
