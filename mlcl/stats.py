@@ -114,6 +114,7 @@ def _row(group, metric, level):
     m = [r['metrics'] for r in sorted(group, key=lambda r: r['seed'])]
     values, z, within = [v[metric] for v in m], stats.norm.ppf(.975), None
     if all(v.get(f'{metric}_lo') is not None for v in m): within = [((v[f'{metric}_hi'] - v[f'{metric}_lo'])/2/z)**2 for v in m]
+    elif all(metric in (r.get('replicates') or {}) for r in group): within = [float(unpack(r['replicates'][metric]).var(ddof=1)) for r in sorted(group, key=lambda r: r['seed'])]
     if within is None and len(m) < 2: return dict(mean=values[0], lower=np.nan, upper=np.nan, n_seeds=1)
     mean, lo, hi = mean_interval(values, within, level)
     return dict(mean=mean, lower=lo, upper=hi, n_seeds=len(m))

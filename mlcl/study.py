@@ -610,7 +610,7 @@ def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
 # %% ../nbs/45_study.ipynb #68f4e917
 SCRATCH = dict( # data set → encoder, settings, share of the training set
     yeast=('mlp', MLP, 1.), enron=('mlp', MLP, 1.), semeval2018_ec=('bag', MLP, .7),
-    ucmerced_ml=('resnet', dict(encoder=dict(size=32, widths=(16, 32, 64), augment='flip')), 1.))
+    ucmerced_ml=('resnet', dict(encoder=dict(size=32, widths=(16, 32, 64), augment='light')), 1.))
 
 def long_training(losses=('bce', 'zlpr', 'proto', 'reg'), seeds=SEEDS, epochs=(10, 40, 100, 400)) -> list[Experiment]:
     "Ten to four hundred epochs."
@@ -655,6 +655,7 @@ STUDIES = dict( # name → (description, function of `quick` that gives the expe
     scarce=('1 to 100 % of the training data, three losses', lambda quick: scarce(), 'gz'),
     long=('10 to 400 epochs from random weights, four losses', lambda quick: long_training(), 'gz'),
     finetuned=('a second training with BCE after the first', lambda quick: finetuned(), 'gz'),
+    images_finetuned=('the same photographs with all of MobileNetV2 trained, seven losses; wants a GPU', lambda quick: broad(IMAGES, SEVEN, encoder='mobilenet_v2', lr=1e-4), 'gz'),
     check=('REG at half its temperature, where labels are many', lambda quick: check(), 'gz'),
     paper=('the published scale: RoBERTa and ResNet-50, nine data sets, all losses, five seeds', lambda quick: paper(), 'gz'),
     tuned=('the same with settings tuned for each loss: `mlcl study tune tuned`', lambda quick: tuned(), 'gz'))

@@ -1,8 +1,13 @@
 "The ledger on made-up records with known effects: verdicts, rivals, readouts, evidence; and on the results of this checkout."
+import json
+import re
+from pathlib import Path
 import numpy as np
 import pytest
 from mlcl import ledger as led
 from mlcl.study import records_of
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def records(effect, dataset='d', n_labels=60, seeds=range(5), readout=None, fraction=1., epochs=10, checkpoint='last', **metrics):
@@ -145,3 +150,11 @@ def test_table_in_words():
     row = next(r for r in named if r.startswith('| C1 |'))
     assert f'| {d.effect["C1"]} {d.interval["C1"]} |' in row and 'd0, d1, d2' in row and '| holds |' in row
     assert not any('d0' in r for r in plain) and '| – | – | no evidence yet |' in next(r for r in plain if r.startswith('| C7 |'))
+
+
+def test_pages_agree():
+    "The verdicts on the home page and in the README are those that the ledger prints."
+    def verdicts(text): return re.findall(r"^\| (C\d+\w?) \|.*\| ([^|]+) \| ([^|]+) \|$", text, re.M)
+    def printed(name): return [v for c in json.loads((ROOT/"nbs"/name).read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", ()) for v in verdicts("".join(o.get("data", {}).get("text/markdown", "")))]
+    ledger = printed("90_ledger.ipynb")
+    assert len(ledger) == len(led.decide(led.ledger({}))) and printed("index.ipynb") == ledger == verdicts((ROOT/"README.md").read_text(encoding="utf-8"))

@@ -537,3 +537,10 @@ def test_ctrl_c_ends_cleanly(tmp_path):
     out, err = p.communicate(timeout=30)
     assert p.returncode == 130 and err.strip().endswith('the same command goes on') and 'Traceback' not in err
     assert gone(set(map(int, (tmp_path/'pids').read_text().split()))) and len(Store(tmp_path/'k.jsonl').records()) >= 2*20
+
+
+def test_encoder_settings_of_all_studies():
+    "What a study would refuse only after its start: names of augmentations."
+    from mlcl.vision import AUGMENTATIONS
+    names = {e.settings['encoder'].get('augment', 'none') for s in study.STUDIES for e in study.experiments(s)}
+    assert names <= set(AUGMENTATIONS) and 'light' in names
