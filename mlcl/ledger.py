@@ -195,4 +195,4 @@ def in_words(d: pd.DataFrame, # from `decide`
     effect = lambda r: r.effect if r.interval == '–' else f'{r.effect} {r.interval}'
     evidence = lambda r: f'{r.evidence}: {r.decided_by}' if sets and r.decided_by else r.evidence.rsplit(',', 1)[0]
     rows = [f'| {r.Index} | {r.claim} | {effect(r)} | {evidence(r)} | {r.verdict} | {r.as_published} |' for r in d.itertuples()]
-    return '\n'.join(['| | claim | effect | evidence | verdict | as published |', '|-|------|----|-----|---|---|' if sets else '|-|-----|---|--|--|--|', *rows])
+    return '\n'.join(['| | claim | effect | evidence | verdict | as published |', '|--|------|----|-----|---|---|' if sets else '|--|------|----|---|---|---|', *rows])

@@ -300,3 +300,12 @@ def test_wilcoxon():
     for i, l in enumerate(order): holm[l] = top = max(top, min(1., (m - i)*w.p[l]))
     assert w.p_holm.to_dict() == pytest.approx(holm)
     with pytest.raises(ValueError, match='^table: expected'): wilcoxon(t, 'e')
+
+
+def test_interval_of_a_metric_that_has_replicates_alone():
+    "mAP has no interval of its own in a record: its resamples give the variance over test instances."
+    map_ = .7 + .02*np.random.default_rng(0).standard_normal(200)
+    one = record(replicates=dict(map=pack(map_)))
+    t = leaderboard([one], 'map').iloc[0]
+    assert abs((t.upper - t.lower)/2 - ss.norm.ppf(.975)*map_.std(ddof=1)) < 1e-3 and t['mean'] == one['metrics']['map']
+    assert np.isnan(leaderboard([record()], 'map').iloc[0].upper)
