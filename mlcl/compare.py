@@ -596,8 +596,13 @@ def fit_dataset(self: MultiLabelClassifier,
 def predict_proba(self: MultiLabelClassifier, X) -> np.ndarray: # (n, L)
     "Probability of each label."
     check_is_fitted(self)
-    out = self.trained_.predict(self._instances(X))
-    return self.probe_.proba(out['features'], 0) if self.probe_ else expit(out['own'])
+    x = self._instances(X)
+    n, numbers = len(x), isinstance(x, np.ndarray)
+    if numbers: x = np.concatenate([x, np.zeros((-n % 512, x.shape[1]), x.dtype)]) # whole blocks: a row's result does not depend on its company
+    out = self.trained_.predict(x)
+    part = lambda f: self.probe_.proba(f, 0) if self.probe_ else expit(f)
+    f = out['features' if self.probe_ else 'own']
+    return np.concatenate([part(f[i:i + 512]) for i in range(0, len(f), 512)])[:n] if numbers else part(f)
 
 @patch
 def decision_function(self: MultiLabelClassifier, X) -> np.ndarray: # (n, L)
