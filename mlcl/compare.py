@@ -597,12 +597,9 @@ def predict_proba(self: MultiLabelClassifier, X) -> np.ndarray: # (n, L)
     "Probability of each label."
     check_is_fitted(self)
     x = self._instances(X)
-    n, numbers = len(x), isinstance(x, np.ndarray)
-    if numbers: x = np.concatenate([x, np.zeros((-n % 512, x.shape[1]), x.dtype)]) # whole blocks: a row's result does not depend on its company
-    out = self.trained_.predict(x)
-    part = lambda f: self.probe_.proba(f, 0) if self.probe_ else expit(f)
-    f = out['features' if self.probe_ else 'own']
-    return np.concatenate([part(f[i:i + 512]) for i in range(0, len(f), 512)])[:n] if numbers else part(f)
+    blocks = np.concatenate([x, np.zeros((-len(x) % 512, x.shape[1]), x.dtype)]) if isinstance(x, np.ndarray) and x.ndim == 2 else x # whole blocks: a row's result does not depend on its company
+    f = self.trained_.predict(blocks)['features' if self.probe_ else 'own']
+    return np.concatenate([self.probe_.proba(b, 0) if self.probe_ else expit(b) for b in np.split(f, range(512, len(f), 512))])[:len(x)]
 
 @patch
 def decision_function(self: MultiLabelClassifier, X) -> np.ndarray: # (n, L)

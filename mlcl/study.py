@@ -920,8 +920,7 @@ def tuned(name: str = 'tuned', seeds=range(5)) -> list[Experiment]:
     from mlcl.losses import LOSSES
     store, res = store_of(f'{name}_tries'), []
     for d, l in product(TUNED, LOSSES):
-        held = list(tries(store, d, l).values())[:TRIES]
-        if len(held) < TRIES: continue
+        if len(held := list(tries(store, d, l).values())[:TRIES]) < TRIES: continue
         best = max(held, key=lambda t: -1 if t[1] is None else t[1])[0]
         res += [Experiment(d, 'mlp', l, best | dict(checkpoints=['last', 'best'], bootstrap=1000), seed=s) for s in seeds]
     return res

@@ -61,8 +61,7 @@ def augmenter(kind: str = 'none' # one of AUGMENTATIONS
     ): # function from uint8 images (b, c, h, w) to uint8 images of the same shape
     "Random label-preserving changes of a batch of images."
     if kind not in AUGMENTATIONS: raise ValueError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {kind!r}")
-    if kind == 'none': return nn.Identity()
-    if kind == 'light': return _light()
+    if kind != 'rand': return nn.Identity() if kind == 'none' else _light()
     f = v2.Compose([v2.RandomHorizontalFlip(), v2.RandAugment(2, 9)])
     return lambda x: torch.cat([f(o) for o in x.split(8)])
 
