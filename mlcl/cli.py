@@ -28,9 +28,9 @@ def _stopped() -> int:
 def study_plan(a: argparse.Namespace # name, quick, only, jobs
     ):
     "`mlcl study plan NAME`: every run, its state, and the time that is left."
-    from mlcl.study import cores, minutes, plan
+    from mlcl.study import minutes, plan, processes
     t = plan(a.name, a.quick, a.only)
-    n, left, jobs = t.state.value_counts(), t.seconds[t.state != 'held'].sum(), a.jobs or cores()
+    n, left, jobs = t.state.value_counts(), t.seconds[t.state != 'held'].sum(), a.jobs or processes()
     print(t.assign(seconds=t.seconds.round(1), fraction=t.fraction.map('{:g}'.format)).to_string(index=False))
     print(f'{len(t)} runs: ' + ', '.join(f'{n.get(s, 0)} {s}' for s in ('held', 'failed', 'missing'))
           + (f'; about {minutes(left/jobs)} with {jobs} processes' if left else ''))
@@ -89,11 +89,10 @@ def _given(a, names): return {k: v for k in names if (v := getattr(a, k)) is not
 def compare(a: argparse.Namespace): # data, those of READING, losses, seeds, out, time_budget, jobs …
     "`mlcl compare DATA`: which loss to take for this data."
     from mlcl.compare import compare, found, read
-    from mlcl.study import cores
+    from mlcl.study import processes
     ds = read(a.data, **_given(a, READING))
     if a.check: return print(*found(ds), sep='\n')
-    from mlcl.learner import device
-    a.jobs, a.losses = a.jobs or (cores() if device() == 'cpu' else 1), a.losses and a.losses.split(',')
+    a.jobs, a.losses = a.jobs or processes(), a.losses and a.losses.split(',')
     try: compare(ds, **_given(a, ('losses', 'seeds', 'out', 'time_budget', 'jobs', 'encoder', 'epochs', 'lr', 'batch_size')))
     except KeyboardInterrupt: return _stopped()
 
@@ -124,7 +123,7 @@ def _study(sub, name, f, about, named='?', options=('--quick', '--only', '--jobs
     p.set_defaults(do=f)
     add = {'--quick': dict(action='store_true', help='the quick profile'),
            '--only': dict(default='', metavar='KEY=VALUE,…', help='some runs, such as dataset=yeast,loss=reg,loss=bce'),
-           '--jobs': dict(type=int, metavar='N', help='processes (default: one a core)'),
+           '--jobs': dict(type=int, metavar='N', help='processes (default: one a core, one on a GPU)'),
            '--retry': dict(action='store_true', help='do failed runs again'),
            '--ray': dict(metavar='ADDRESS', help='run on a Ray cluster; `local` starts one here')}
     for o in options: p.add_argument(o, **add[o])

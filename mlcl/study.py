@@ -11,8 +11,8 @@ __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP'
            'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
            'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'check', 'paper', 'parse_only',
            'experiments', 'records_of', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
-           'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing',
-           'report']
+           'processes', 'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board',
+           'missing', 'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -788,15 +788,13 @@ def ray_pool(exps: list[Experiment], study: str,
              runner=run):
     "As `pool`, with tasks on a Ray cluster."
     import ray
-    more = dict(include_dashboard=False) if address == 'local' else {}
-    ray.init(address, log_to_driver=False, logging_level='error', runtime_env=dict(env_vars=THREADS), **more)
+    ray.init(address, log_to_driver=False, logging_level='error', runtime_env=dict(env_vars=THREADS), **(dict(include_dashboard=False) if address == 'local' else {}))
     gpus = min(1, ray.cluster_resources().get('GPU', 0))
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)(attempt)
     todo = {task.remote(e, study, runner): e for e in exps}
     try:
         while todo:
-            ref = ray.wait(list(todo))[0][0]
-            exp = todo.pop(ref)
+            exp = todo.pop(ref := ray.wait(list(todo))[0][0])
             try: yield exp, ray.get(ref)
             except ray.exceptions.RayError as e: yield exp, failure(exp, study, type(e).__name__, str(e))
     finally: ray.shutdown()
@@ -811,6 +809,12 @@ def cores() -> int:
     "Processor cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
+# %% ../nbs/45_study.ipynb #4bcf8776
+def processes() -> int:
+    "How many runs go side by side by default: one a core, or one alone on a GPU, whose memory all would share."
+    import torch
+    return 1 if torch.cuda.is_available() else cores()
+
 # %% ../nbs/45_study.ipynb #87377c63
 def _line(i, n, exp, said, left):
     part = f' {exp.fraction:.0%}' if exp.fraction < 1 else ''
@@ -823,7 +827,7 @@ def _line(i, n, exp, said, left):
 def run_all(exps: list[Experiment],
             store: Store, # gets the records of a run as soon as it ends
             study: str,
-            jobs: int = None, # processes; default: one a core
+            jobs: int = None, # processes; default: `processes`
             ray: str = None, # a Ray cluster in place of processes, see `ray_pool`
             expect=None, # expected seconds of each run
             say=print,
@@ -831,7 +835,7 @@ def run_all(exps: list[Experiment],
             spread=None # what spreads the runs; default: `pool`
     ) -> int: # number of runs that failed
     "Do all experiments, and keep their records."
-    jobs, n, bad, spent, guess = max(1, min(jobs or cores(), len(exps))), len(exps), 0, 0., 0.
+    jobs, n, bad, spent, guess = max(1, min(jobs or processes(), len(exps))), len(exps), 0, 0., 0.
     expect = expect or {e.id: GUESS for e in exps}
     with closing(ray_pool(exps, study, ray, runner) if ray else (spread or pool)(exps, study, jobs, runner)) as runs:
         for i, (exp, recs) in enumerate(runs, 1):
@@ -846,7 +850,7 @@ def run_all(exps: list[Experiment],
 def run_study(name: str, # a key of `STUDIES`
               quick: bool = False, # the study's quick profile
               only: str = '', # a selection, see `parse_only`
-              jobs: int = None, # processes; default: one a core
+              jobs: int = None, # processes; default: `processes`
               retry: bool = False, # do failed runs again?
               progress: bool = True, # print a line a run?
               ray: str = None, # a Ray cluster, see `ray_pool`

@@ -256,6 +256,13 @@ def test_damaged_store_stops_the_study(tiny):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+def test_one_run_at_a_time_where_they_would_share_a_gpu(monkeypatch, gpu):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr(study, "cores", lambda: 16)
+    assert study.processes() == (1 if gpu else 16)
+
+
 def test_selection(tiny):
     assert [e.seed for e in study.experiments('t', only='seed=2,seed=4,loss=reg')] == [2, 4]
     for text, said in [('seed=9', 'only: seed: expected one of 0, 1'), ('lass=reg', 'only: key'), ('reg', 'key=value')]:
