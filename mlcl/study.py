@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'HOW', 'SEVEN', 'SEEDS', 'QUICK', 'SMOKE', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'PAPER', 'STUDIES',
-           'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain', 'canonical',
-           'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack', 'versions',
-           'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete', 'failure', 'attempt',
-           'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid', 'cut', 'one_by_one',
-           'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned', 'check', 'paper', 'parse_only',
-           'experiments', 'records_of', 'estimate', 'plan', 'brief', 'worker', 'pool', 'ray_pool', 'minutes', 'cores',
-           'processes', 'run_all', 'run_study', 'tries', 'ask', 'tune', 'tuned', 'find', 'reproduce', 'status', 'board',
-           'missing', 'report']
+           'THREE', 'ABLATED', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'WHOLE', 'PAPER',
+           'STUDIES', 'KEYS', 'GUESS', 'LONG', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'READOUTS', 'SETUP', 'plain',
+           'canonical', 'content_hash', 'defaults', 'options', 'full_settings', 'Experiment', 'pack', 'unpack',
+           'versions', 'device_name', 'rounded', 'readouts', 'online', 'shared', 'measure', 'run', 'complete',
+           'failure', 'attempt', 'parse', 'Store', 'results_dir', 'store_of', 'attempt_at', 'search', 'labels', 'grid',
+           'cut', 'one_by_one', 'ablations', 'optimisation', 'broad', 'scarce', 'long_training', 'finetuned',
+           'photographs', 'check', 'paper', 'parse_only', 'experiments', 'records_of', 'estimate', 'plan', 'brief',
+           'worker', 'pool', 'ray_pool', 'minutes', 'cores', 'processes', 'run_all', 'run_study', 'tries', 'ask',
+           'tune', 'tuned', 'find', 'reproduce', 'status', 'board', 'missing', 'report']
 
 # %% ../nbs/45_study.ipynb #1a78fedb
 import base64, gzip, hashlib, inspect, json, math, multiprocessing, os, platform
@@ -621,6 +621,15 @@ def finetuned(losses=('bce', 'proto', 'base', 'abalone', 'reg'), seeds=SEEDS) ->
     "The three smaller sets of texts and photographs, with a second training."
     return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in broad(SMALLER, losses, seeds, checkpoints=['last'])]
 
+# %% ../nbs/45_study.ipynb #5a90c3e4
+WHOLE = dict(ucmerced_ml=(40, 128), coco18=(10, 96), coco_words=(10, 96)) # data set → epochs, pixels
+
+def photographs() -> list[Experiment]:
+    "MobileNetV2 trained as a whole: tries at three learning rates, then seven losses at one."
+    how = {d: dict(epochs=n, encoder=dict(size=pixels)) for d, (n, pixels) in WHOLE.items()}
+    tries = [attempt_at(d, l, how[d] | dict(lr=lr), encoder='mobilenet_v2') for d in ('ucmerced_ml', 'coco18') for lr in (1e-4, 3e-4, 1e-3) for l in ('bce', 'reg')]
+    return tries + [Experiment(d, 'mobilenet_v2', l, LARGE.get(d, {}) | how[d], seed=s) for s in SEEDS for d in WHOLE for l in SEVEN]
+
 # %% ../nbs/45_study.ipynb #a3fffeca
 def check(datasets=('enron', 'bibtex', 'cal500', 'corel5k', 'reuters90', 'aapd', 'coco_words'), seeds=(0, 1)) -> list[Experiment]:
     "REG at half its temperature, on sets with many labels."
@@ -655,7 +664,7 @@ STUDIES = dict( # name → (description, function of `quick` that gives the expe
     scarce=('1 to 100 % of the training data, three losses', lambda quick: scarce(), 'gz'),
     long=('10 to 400 epochs from random weights, four losses', lambda quick: long_training(), 'gz'),
     finetuned=('a second training with BCE after the first', lambda quick: finetuned(), 'gz'),
-    images_finetuned=('the same photographs with all of MobileNetV2 trained, seven losses; wants a GPU', lambda quick: broad(IMAGES, SEVEN, encoder='mobilenet_v2', lr=1e-4), 'gz'),
+    images_finetuned=('the same photographs with all of MobileNetV2 trained, seven losses; wants a GPU', lambda quick: photographs(), 'gz'),
     check=('REG at half its temperature, where labels are many', lambda quick: check(), 'gz'),
     paper=('the published scale: RoBERTa and ResNet-50, nine data sets, all losses, five seeds', lambda quick: paper(), 'gz'),
     tuned=('the same with settings tuned for each loss: `mlcl study tune tuned`', lambda quick: tuned(), 'gz'))
@@ -955,8 +964,7 @@ def reproduce(id: str, # of a record or a run, or its first letters
     for i, r in old.items():
         m, now = r['metrics'], new[r['readout'], r['checkpoint'], r['split']]
         rows += [dict(id=i, metric=k, old=m[k], lower=m[f'{k}_lo'], upper=m[f'{k}_hi'], new=now[k]) for k in m if f'{k}_lo' in m]
-    t = pd.DataFrame(rows)
-    return t.assign(agrees=t.new.between(t.lower, t.upper))
+    return pd.DataFrame(rows).assign(agrees=lambda t: t.new.between(t.lower, t.upper))
 
 # %% ../nbs/45_study.ipynb #7d64cd43
 def status(name: str = None # a study; default: all
@@ -964,12 +972,9 @@ def status(name: str = None # a study; default: all
     "How far each study is."
     import pandas as pd
     if name: _one_of('study', name, list(STUDIES))
-    rows = []
-    for n in [name] if name else STUDIES:
-        c = plan(n).state.value_counts()
-        state = {s: int(c.get(s, 0)) for s in ('held', 'failed', 'missing')}
-        rows.append(dict(study=n, runs=int(c.sum()), **state, about=STUDIES[n][0]))
-    return pd.DataFrame(rows)
+    count = {n: plan(n).state.value_counts() for n in ([name] if name else STUDIES)}
+    state = lambda c: {s: int(c.get(s, 0)) for s in ('held', 'failed', 'missing')}
+    return pd.DataFrame([dict(study=n, runs=int(c.sum()), **state(c), about=STUDIES[n][0]) for n, c in count.items()])
 
 # %% ../nbs/45_study.ipynb #992872c9
 READOUTS = ('probe1', 'probe', 'own@.5', 'own@tuned', 'proto@tuned')
@@ -996,8 +1001,7 @@ def missing(t, # DataFrame from `plan`
     for r in t[t.state == 'failed'].itertuples():
         e = failed[r.run]['error']
         res.append(f'failed: {r.dataset} {r.loss} seed {r.seed}: {e["kind"]}: {e["message"]}'[:99])
-    other = {r['run'] for r in store.records()} - ids
-    if other: res.append(f'{len(other)} runs in {store.path.name} have other settings and are not shown')
+    if other := {r['run'] for r in store.records()} - ids: res.append(f'{len(other)} runs in {store.path.name} have other settings and are not shown')
     return res
 
 # %% ../nbs/45_study.ipynb #cbf60ca3
