@@ -36,7 +36,7 @@ CLAIMS = [
     Claim('C8a', 'part is optimisation: PROTO − BCE', 'proto', ('bce',)),
     Claim('C8b', 'part is label interaction: REG − PROTO', 'reg', ('proto',)),
     Claim('C8c', "PROTO's gradient norm varies less than BCE's (coefficient of variation)", 'proto', ('bce',), -1, 'grad_cv'),
-    *[Claim(f'C9{c}', f'ABALONE re-balances, {b} labels: ABALONE − base', 'abalone', ('base',), metric=f'macro_f1_{b}')
+    *[Claim(f'C9{c}', f'ABALONE beats base on {b} labels', 'abalone', ('base',), metric=f'macro_f1_{b}')
       for c, b in zip('abc', ('tail', 'middle', 'head'))],
     Claim('C10', 'prototypes carry tail labels: WREG − MulSupCon', 'wreg', ('mulsupcon',), metric='macro_f1_tail')]
 
