@@ -627,7 +627,7 @@ WHOLE = dict(ucmerced_ml=(40, 128), coco18=(10, 96), coco_words=(10, 96)) # data
 def photographs() -> list[Experiment]:
     "MobileNetV2 trained as a whole: tries at three learning rates, then seven losses at one."
     how = {d: dict(epochs=n, encoder=dict(size=pixels)) for d, (n, pixels) in WHOLE.items()}
-    tries = [attempt_at(d, l, how[d] | dict(lr=lr), encoder='mobilenet_v2') for d in ('ucmerced_ml', 'coco18') for lr in (1e-4, 3e-4, 1e-3) for l in ('bce', 'reg')]
+    tries = [attempt_at(d, l, how[d] | dict(lr=lr), encoder='mobilenet_v2') for d in WHOLE for lr in (1e-4, 3e-4, 1e-3) for l in ('bce', 'reg')]
     return tries + [Experiment(d, 'mobilenet_v2', l, LARGE.get(d, {}) | how[d], seed=s) for s in SEEDS for d in WHOLE for l in SEVEN]
 
 # %% ../nbs/45_study.ipynb #a3fffeca
