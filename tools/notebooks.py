@@ -12,6 +12,8 @@ def run(path):
     "Execute one notebook in the folder `nbs`; a failing cell raises and leaves the file as it was."
     start, nb = time.time(), read_nb(path)
     os.chdir(ROOT / "nbs")
+    for c in nb.cells:
+        if c.cell_type == "code": c.outputs = []  # a cell that says nothing any more would keep what it said
     CaptureShell(mpl_format="svg").run_all(nb, exc_stop=True)
     clean_nb(nb)
     write_nb(nb, path)
