@@ -876,7 +876,7 @@ def run_study(name: str, # a key of `STUDIES`
     return dict(held=held, done=len(exps) - bad, failed=bad)
 
 # %% ../nbs/45_study.ipynb #c614e8bc
-TUNED = {d: EPOCHS[d] for d in ('emotions', 'scene', 'yeast', 'birds', 'genbase', 'medical', 'enron', 'cal500', 'bibtex', 'corel5k', 'tmc2007')} # data set → epochs to choose from
+TUNED = EPOCHS # data set → epochs to choose from
 TRIES, TAU = 8, dict(temperature=(.05, .1, .2, .5))
 SPACE = dict( # loss → setting → choices; a loss without any tunes the learning rate and the epochs alone
     reg=dict(TAU, alpha=(0., .5, 1., -1.)), wreg=dict(TAU, alpha=(0., .5, 1., -1.)), abalone=dict(TAU, beta=(.01, .1, 1.)),
