@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 NB     ?=
 DATA   := $(and $(MLCL_DATA),$(wildcard $(MLCL_DATA)/mulan))
 
-.PHONY: help env study test site notebooks bench holds clean
+.PHONY: help env study test site lab notebooks bench holds clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,8 +33,11 @@ test: $(STAMP) ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing $(if $(DATA),--flags data)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-site: $(STAMP) ## the website, into _site/ (real Quarto where it is installed)
-	@$(BIN)/python tools/site.py
+site: $(STAMP) ## the website, into _site/ (by Quarto where it is installed, else by pandoc)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/site.py
+
+lab: $(STAMP) ## the notebooks in JupyterLab; after an edit: make notebooks NB=nbs/…
+	@$(BIN)/jupyter lab --notebook-dir=nbs
 
 notebooks: $(STAMP) ## export the package, run notebooks and keep their outputs (NB="nbs/20_contrast.ipynb …" for some)
 	@$(BIN)/nbdev_export

@@ -18,6 +18,100 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 PAGES = [n for _, names in site.navigation() for n in names]
 
 
+# What Quarto refuses or would fetch from elsewhere, in the processed notebooks: no browser and no Quarto needed
+
+def processed():
+    "Each processed notebook as (name, cells)."
+    for name in PAGES: yield name, json.loads((site.PROC/name).read_text(encoding="utf-8"))["cells"]
+
+
+def test_every_option_stands_once(built):
+    "Quarto's YAML refuses a key twice; a lenient loader would keep the last in silence."
+    seen = 0
+    for name, cells in processed():
+        for c in cells:
+            if c["cell_type"] == "code": seen += len(site.options("".join(c["source"]))[0])
+    assert seen > 500
+
+
+@pytest.mark.parametrize("source, want", [
+    ("#| code-fold: show\n#| code-summary: \"Exported source\"\n#| code-fold: true\nx = 1", "#| code-summary: \"Exported source\"\n#| code-fold: true\nx = 1"),
+    ("#| label: a\n#| fig-cap: >\n#|   two\n#|   lines\n#| label: b\n\nx", "#| fig-cap: >\n#|   two\n#|   lines\n#| label: b\n\nx"),
+    ("x = 1\n#| label: no option", "x = 1\n#| label: no option"), ("", "")])
+def test_the_last_of_two_equal_options_counts(source, want):
+    assert site.once(source) == want
+    site.options(site.once(source))
+
+
+def test_two_equal_options_are_refused():
+    with pytest.raises(site.yaml.YAMLError, match="code-fold"): site.options("#| code-fold: show\n#| code-fold: true\nx")
+
+
+def test_no_output_calls_for_scripts(built):
+    "For an output of HTML or JavaScript Quarto loads jquery and require.js from another host."
+    kinds = {k for _, cells in processed() for c in cells for o in c.get("outputs", []) for k in o.get("data", {})}
+    assert "text/markdown" in kinds and not kinds & {"text/html", "application/javascript", "application/vnd.jupyter.widget-view+json"}
+
+
+def test_style_and_script_name_no_other_host():
+    texts = {p.name: p.read_text(encoding="utf-8") for p in site.NBS.iterdir() if p.suffix in (".css", ".scss", ".js", ".svg")}
+    assert len(texts) >= 4 and all("$web-font-path: false" in t for n, t in texts.items() if n.endswith(".scss"))
+    assert not [n for n, t in texts.items() if re.search(r"@import|https?://(?!www\.w3\.org)", t)]
+
+
+def test_addresses_agree_with_settings():
+    "The site names the repository and its own address as settings.ini does."
+    cfg, web = site.get_config(), site.yaml.load((ROOT/"_quarto.yml").read_text(encoding="utf-8"), site.Strict)["website"]
+    assert web["site-url"] == f"{cfg.doc_host}{cfg.doc_baseurl}" and web["repo-url"] == cfg.git_url == web["sidebar"]["tools"][0]["href"]
+    assert (site.NBS/web["favicon"]).exists() and cfg.doc_path.name == "_site"
+
+
+def test_numbers_of_pages(built):
+    "Each title begins with the number of its page, and who says 'notebook 46' or 'page 46' means one that there is."
+    there = {n[:2] for n in PAGES if n[:2].isdigit()}
+    for name, cells in processed():
+        if name[:2].isdigit(): assert site.front_of(name)["title"].startswith(f"{name[:2]} · ")
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        for said in re.findall(r"\b(?:[Nn]otebooks?|[Pp]ages?) (\d\d)\b", text): assert said in there, f"{name} speaks of page {said}"
+        for said, to in re.findall(r"\[[^\]]*?\b(?:notebook|page)s? (\d\d)\]\((\d\d)_\w+\.ipynb", text): assert said == to, f"{name}: page {said} leads to {to}"
+
+
+def test_a_build_that_fails_keeps_the_old_site(tmp_path, monkeypatch):
+    "With a Quarto that stops, and with one that renders."
+    proc, out, bin = tmp_path/"_proc", tmp_path/"_site", tmp_path/"bin"
+    for d in (proc, out, bin): d.mkdir()
+    (out/"index.html").write_text("old")
+    monkeypatch.setattr(site, "PROC", proc), monkeypatch.setattr(site, "process", lambda partial: None)
+    monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
+    quarto = bin/"quarto"
+    for body, says in (("exit 1", "old"), ("echo new > _site/index.html", "new\n")):
+        quarto.write_text(f"#!/bin/sh\nmkdir _site\n{body}\n")
+        quarto.chmod(0o755)
+        try: site.build(out)
+        except SystemExit: assert says == "old"
+        assert (out/"index.html").read_text() == says and not (tmp_path/"_site.old").exists()
+
+
+@pytest.mark.parametrize("heading, want", [("## Load", "## Load {#about-load}"), ("## [`load`](a.html#load)", "## [`load`](a.html#load) {#about-load}"),
+                                           ("## Loads", "## Loads"), ("## Load {#x}", "## Load {#x}")])
+def test_a_heading_gives_way_to_a_symbol(heading, want):
+    from execnb.nbio import mk_cell
+    assert site.apart([mk_cell(heading, "markdown"), mk_cell("[load]{#load .symbol}", "markdown")])[0].source == want
+
+
+def test_headings_that_a_cell_prints_belong_to_the_page():
+    from execnb.nbio import mk_cell
+    out = dict(output_type="execute_result", metadata={}, data={"text/markdown": "## A"})
+    kinds = [[c.cell_type for c in site.spoken(mk_cell(s, outputs=[out]))] for s in ("#| echo: false\nf()", "f()", "#| echo: false\n#| label: tbl-a\nf()")]
+    assert kinds == [["markdown"], ["code"], ["code"]]
+
+
+@pytest.mark.parametrize("cells, number", [(["1", "2.5"], True), (["−0.01 [−0.02, +0.01]", "–"], True), (["1e-5", "12 %"], True), (["bce", "1"], False), (["1 of 2"], False)])
+def test_numbers_stand_to_the_right(cells, number):
+    html = site.aligned("<table><thead><tr><th></th><th>x</th></tr></thead><tbody>" + "".join(f"<tr><th>r</th><td>{c}</td></tr>" for c in cells) + "</tbody></table>")
+    assert html.count('class="number-cell"') == (1 + len(cells) if number else 0)
+
+
 # In the browser
 
 @pytest.fixture(scope="session")
@@ -51,7 +145,7 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROME
     for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]: options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
@@ -70,7 +164,8 @@ text.querySelectorAll('pre, code, script, annotation').forEach(e => e.remove());
 const ids = all('[id]').map(e => e.id);
 return {title: document.title, lang: document.documentElement.lang, h1: all('h1').length, text: text.textContent,
   links: all('a[href]').map(a => a.href), ids, twice: ids.filter((x, i) => ids.indexOf(x) !== i),
-  outside: all('link[href], script[src], img[src]').map(e => e.href || e.src).filter(u => !u.startsWith(location.origin) && !u.startsWith('data:')),
+  wide: all('main pre.sourceCode').filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80)),
+  annotated: all('annotation').length, headings: all('main > h2, main > section > h2').length, toc: all('.toc a, #TOC a').length,
   broken: all('img').filter(i => !i.complete || !i.naturalWidth).map(i => i.src), mute: all('img').filter(i => !i.alt.trim()).map(i => i.src),
   math: all('math').length, unset: all('span.math, merror').map(e => e.textContent),
   lists: all('main p').map(p => p.textContent).filter(t => /\\n(-|\\d+\\.) /.test(t)),
@@ -82,10 +177,13 @@ return {title: document.title, lang: document.documentElement.lang, h1: all('h1'
 def looked(browser, address, page):
     "What a visitor of the page finds."
     size(browser, 1280)
-    browser.get_log("browser")
+    browser.get_log("browser"), browser.get_log("performance")
     browser.get(address + page)
     browser.execute_async_script("Promise.allSettled([...document.images].map(i => i.decode())).then(arguments[0])")
-    return browser.execute_script(LOOK) | {"console": [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]}
+    sent = [json.loads(m["message"])["message"] for m in browser.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"}
+    outside = [u for u in asked if not u.startswith((address, "data:", "blob:"))]
+    return browser.execute_script(LOOK) | {"asked": asked, "outside": outside, "console": [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]}
 
 
 def test_build_reports_no_problem(built):
@@ -94,10 +192,11 @@ def test_build_reports_no_problem(built):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(browser, address, name):
-    "Title, one heading, pictures that load and have alt text, formulas as MathML, no leftover markup, no console error."
+    "Title, one heading, pictures that load and have alt text, formulas as MathML, no leftover markup, nothing from another host, no id twice."
     page = looked(browser, address, target(name))
-    assert page["title"] and page["lang"] == "en" and page["h1"] == 1
-    assert not page["console"] and not page["outside"] and not page["twice"]
+    assert page["title"] and page["lang"] == "en" and page["h1"] == 1 and page["toc"] >= page["headings"]
+    assert not page["console"] and not page["outside"] and not page["twice"] and not page["wide"] and not page["annotated"]
+    assert address + target(name) in page["asked"], "the requests are seen"
     assert not page["broken"] and not page["mute"] and not page["unset"]
     assert not page["lists"], "a list needs an empty line before it"
     left = re.findall(r".{0,40}(?:\$\$|\\\(|@eq-|@fig-|@tbl-|@sec-|:::|\{#|\[@).{0,40}", page["text"])
@@ -110,11 +209,12 @@ def test_page(browser, address, name):
 def test_navigation(browser, address, name):
     "Every page lists all pages and leads to its neighbours; every link and anchor inside the site resolves."
     page, i = looked(browser, address, target(name)), PAGES.index(name)
-    assert page["pages"] == [target(n) for n in PAGES]
+    assert page["pages"] == [target(n) for n in PAGES] and sum(f"notebooks/{name}" in link for link in page["links"]) == 1
     assert page["prev"] == (i > 0) and page["next"] == (i + 1 < len(PAGES))
     for link in page["links"]:
         if not link.startswith(address): continue
         path, _, anchor = urllib.parse.unquote(link.removeprefix(address)).partition("#")
+        if path.startswith("notebooks/"): assert path == f"notebooks/{name}"; continue
         assert path in page["pages"], f"link to {path}, which is no page"
         assert not anchor or anchor in looked(browser, address, path)["ids"], f"no anchor {anchor} on {path}"
 
@@ -138,6 +238,23 @@ def test_turning_pages(browser, address):
         assert browser.current_url.endswith("/" + target(name))
     browser.execute_script("document.querySelector('a[rel=prev]').click()")
     assert browser.current_url.endswith("/" + target(PAGES[-2]))
+
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its own pages are not looked at")
+def test_quarto(browser, tmp_path):
+    "Real Quarto renders every page; none asks another host, scrolls sideways on a phone or has an id twice."
+    out = tmp_path/"_site"
+    assert not site.build(out)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=out))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    home = f"http://127.0.0.1:{server.server_port}/"
+    for name in PAGES:
+        page = looked(browser, home, target(name))
+        assert not page["outside"] and not page["wide"] and not page["annotated"] and {i for i in page["twice"]} <= {"quarto-bootstrap", "quarto-text-highlighting-styles"}, name
+        size(browser, 390)
+        browser.get(home + target(name))
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), name
+    server.shutdown()
 
 
 # Without a browser
@@ -168,14 +285,16 @@ def test_what_cannot_be_resolved_is_a_problem(text, says):
 
 def test_callouts():
     out, _ = render('::: {.callout-note title="Read *this*"}\nBody @eq-a.\n\n$$a$$ {#eq-a}\n:::\n\n::: {.callout-tip collapse="true"}\n## Solution\nHidden.\n:::\n')
-    assert 'class="callout note"' in out and "Read *this*" not in out.split("Body")[1] and "callout-note" not in out
-    assert '<details class="callout tip"><summary>Solution</summary>' in out and "<h2" not in out and "Equation" in out
+    assert 'class="callout callout-note"' in out and "Read *this*" not in out.split("Body")[1]
+    assert '<details class="callout callout-tip"><summary>Solution</summary>' in out and "<h2" not in out and "Equation" in out
 
 
 def cell(source, *outputs):
     from execnb.nbio import dict2nb
-    nb = dict2nb(dict(cells=[dict(cell_type="code", source=source, outputs=list(outputs), metadata={})], metadata={}))
+    nb = dict2nb(dict(cells=[dict(cell_type="code", source=source, outputs=list(map(dict, outputs)), metadata={})], metadata={}))
     problems = []
+    for out in nb.cells[0].outputs:
+        if "data" in out: site.as_markdown(out)
     return site.markdown(nb, lambda label, data, ext: f"files/{label}.{ext}", problems)[1], problems
 
 
@@ -203,7 +322,7 @@ def test_figure_of_a_cell():
 
 def test_table_of_a_cell():
     out = render(cell("#| label: tbl-a\n#| tbl-cap: Sizes\nframe", FRAME)[0])[0].replace("\u00a0", " ")
-    assert "<td>7</td>" in out and "scoped" not in out and "Table 1:</span> Sizes" in out and "table-box" in out
+    assert '<td class="number-cell">7</td>' in out and "scoped" not in out and "Table 1:</span> Sizes" in out and "table-box" in out
 
 
 def test_output_with_backticks():
@@ -222,7 +341,15 @@ def test_a_label_stands_for_the_documentation_of_a_shown_source():
 def test_links_to_symbols_without_anchor_are_dropped():
     from execnb.nbio import mk_cell
     nb = type("nb", (), {"cells": [mk_cell("[`f`](a.html#f) [`_g`](a.html#_g) [text](b.html#x)", "markdown")]})
-    assert site.unlink(nb, {"a.html": {"f"}}).cells[0].source == "[`f`](a.html#f) `_g` [text](b.html#x)"
+    assert site.unlink(nb, {"a.html": {"f"}}, "a").cells[0].source == "[`f`](a.html#f) `_g` [text](b.html#x)"
+
+
+@pytest.mark.parametrize("page, word, kept", [("01", "split", True), ("92", "split", False), ("92", "read_out", True), ("92", "Claim", True), ("92", "a.b", True)])
+def test_a_plain_word_is_a_link_on_its_own_page_only(page, word, kept):
+    "In 'no column `split`' the word is no function."
+    from execnb.nbio import mk_cell
+    nb = type("nb", (), {"cells": [mk_cell(f"a [`{word}`](01.html#{word})", "markdown")]})
+    assert site.unlink(nb, {"01.html": {word}}, page).cells[0].source == (f"a [`{word}`](01.html#{word})" if kept else f"a `{word}`")
 
 
 def test_readme_is_in_step():
@@ -466,15 +593,15 @@ def test_every_entry_of_the_search_has_its_place(built, browser, address):
 
 def test_copy_button(home):
     home.execute_cdp_cmd("Browser.grantPermissions", dict(permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]))
-    button, code = home.execute_script("const b = document.querySelector('main .copy'); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]")
+    button, code = home.execute_script("const b = document.querySelector('main .code-copy-button'); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]")
     home.execute_script("arguments[0].click()", button)
     assert home.execute_async_script("setTimeout(() => navigator.clipboard.readText().then(arguments[0]), 200)") == code and button.text == "Copied"
-    assert home.execute_script("return [...document.querySelectorAll('main pre:not(.output)')].every(p => p.parentElement.querySelector('.copy'))")
+    assert home.execute_script("return [...document.querySelectorAll('main pre:not(.output)')].every(p => p.parentElement.querySelector('.code-copy-button'))")
 
 
 def test_code_of_figures_is_folded(browser, address):
     browser.get(address + target("20_contrast.ipynb"))
-    opened = "return [...document.querySelectorAll('details.fold')].map(d => d.open)"
+    opened = "return [...document.querySelectorAll('details.code-fold')].map(d => d.open)"
     assert browser.execute_script(opened) and not any(browser.execute_script(opened))
     for want in (True, False):
         browser.execute_script("[...document.querySelectorAll('.tools button')].find(b => b.textContent.endsWith('code')).click()")
@@ -499,7 +626,7 @@ def test_print(browser, address, name):
     choose(browser, "dark")
     browser.refresh()
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(media="print"))
-    seen = browser.execute_script("""return {shown: ['.top', '.pages', '.toc', '.turn', '.copy'].filter(s => document.querySelector(s)?.offsetParent),
+    seen = browser.execute_script("""return {shown: ['.top', '.pages', '.toc', '.turn', '.code-copy-button'].filter(s => document.querySelector(s)?.offsetParent),
         wide: document.documentElement.scrollWidth > innerWidth, ink: getComputedStyle(document.body).color}""")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(media=""))
     browser.execute_script("localStorage.clear()")

@@ -162,3 +162,20 @@ def test_every_test_named_on_a_page_exists():
     for path in (ROOT / "nbs").glob("*.ipynb"):
         text = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
         assert set(re.findall(r"`(test_\w+)`", text)) <= names, path.name
+
+
+def test_a_notebook_saved_in_jupyterlab_comes_out_clean(copy):
+    "Run by a kernel and saved as a front end saves it, then `make notebooks`: the same file, byte for byte."
+    import nbclient, nbformat
+
+    path = copy / "nbs" / "12_zlpr.ipynb"
+    before = path.read_bytes()
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
+    nbclient.NotebookClient(nb, timeout=300, kernel_name="python3", resources=dict(metadata=dict(path=str(copy / "nbs")))).execute()
+    for c in nb.cells: c.metadata.update(scrolled=True, tags=["a"])
+    nbformat.write(nb, path)
+    assert path.read_bytes() != before
+    for command in ([sys.executable, "tools/notebooks.py", path], [BIN / "nbdev_clean"]):
+        subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    assert path.read_bytes() == before

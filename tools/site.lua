@@ -37,7 +37,7 @@ local function callout(div, type)
   local head = inlines or pandoc.Inlines(type:sub(1, 1):upper() .. type:sub(2))
   if div.attributes.collapse and div.attributes.collapse ~= 'false' then
     local summary = pandoc.write(pandoc.Pandoc{pandoc.Plain(head)}, 'html'):gsub('%s+$', '')
-    local start = html and '<details class="callout ' .. type .. '">' or '<details>'
+    local start = html and '<details class="callout callout-' .. type .. '">' or '<details>'
     return pandoc.Blocks{raw(start .. '<summary>' .. summary .. '</summary>')} .. body .. {raw '</details>'}
   end
   if not html then
@@ -45,7 +45,8 @@ local function callout(div, type)
     local name = pandoc.Div({pandoc.Para{pandoc.Str(type)}}, {class = 'title'})
     return pandoc.Div(pandoc.Blocks{name} .. start .. body, {class = type})
   end
-  return pandoc.Div({pandoc.Div({pandoc.Plain(head)}, {class = 'title'}), pandoc.Div(body)}, {class = 'callout ' .. type, role = 'note'})
+  local titled = pandoc.Div({pandoc.Div({pandoc.Plain(head)}, {class = 'callout-title-container'})}, {class = 'callout-header'})
+  return pandoc.Div({titled, pandoc.Div(body, {class = 'callout-body'})}, {class = 'callout callout-' .. type, role = 'note'})
 end
 
 local function label_equations(inlines)
@@ -85,7 +86,7 @@ local structure = {
     return figure(f.content, text), false
   end,
   Table = function(t)
-    for _, spec in ipairs(t.colspecs) do spec[2] = nil end
+    if not html then for _, spec in ipairs(t.colspecs) do spec[2] = nil end end
     local caption = t.caption.long[1]
     if caption then
       local last = caption.content[#caption.content]
@@ -102,14 +103,14 @@ local structure = {
       t.identifier = ''
       return t
     end
-    return pandoc.Div({t}, pandoc.Attr('', {'table-box'})), false
+    return t
   end,
   Div = function(d)
     for type in pairs(CALLOUTS) do
       if d.classes:includes('callout-' .. type) then return callout(d, type) end
     end
     if d.classes:includes 'fold' and html then
-      local start = raw('<details class="fold"><summary>' .. (d.attributes.summary or 'Code') .. '</summary>')
+      local start = raw('<details class="code-fold"><summary>' .. (d.attributes.summary or 'Code') .. '</summary>')
       return pandoc.Blocks{start} .. d.content .. {raw '</details>'}
     end
     local k = kind(d.identifier)
@@ -141,25 +142,10 @@ local references = {
     end
     return out
   end,
-  Math = function(m)
-    if html and m.mathtype == 'DisplayMath' then return pandoc.Span({m}, {class = 'display'}) end
-  end,
   RawBlock = function(r)
     if r.text:match '^<!%-%-' then return {} end
     if not html and r.format == 'html' and r.text:match '<table' then return pandoc.read(r.text, 'html').blocks end
   end,
 }
 
--- A heading gives way to a symbol of the same name, whose anchor other pages link to.
-local function rename(doc)
-  local taken = {}
-  doc:walk{Span = function(s) if s.classes:includes 'symbol' then taken[s.identifier] = true end end}
-  return doc:walk{Header = function(h)
-    if taken[h.identifier] then
-      h.identifier = 'about-' .. h.identifier
-      return h
-    end
-  end}
-end
-
-return {{Pandoc = rename}, structure, references}
+return {structure, references}

@@ -1,13 +1,15 @@
 """The website from the notebooks: `python tools/site.py` writes `_site/`; `python tools/site.py readme [--check]` writes README.md.
 
-nbdev processes the notebooks into `_proc/`. Quarto renders them where it is installed; else pandoc does, in the same order and numbering.
+nbdev processes the notebooks into `_proc/`. Quarto renders them where it is installed, and calls `prepare` and `finish` around that;
+else pandoc does, with the same style sheet, order and numbering.
 """
 import argparse, base64, hashlib, html, json, os, re, shutil, subprocess, sys, unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
-from itertools import groupby
+from itertools import chain, groupby, takewhile
 from pathlib import Path
 import pypandoc, yaml
+from bs4 import BeautifulSoup
 from execnb.nbio import mk_cell, read_nb, write_nb
 from filelock import FileLock
 from nbdev.config import get_config
@@ -21,8 +23,10 @@ QUICK = ROOT/"results"/"quick.jsonl"
 FRESH = ["05_symbols.ipynb", "07_bibliography.ipynb", "96_api.ipynb"] # collect what other pages say, so they run at each build
 GLOSSARY = "06_glossary.ipynb"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+NUMBER = re.compile(r"[-+−±]?[\d.,]+(e[-+]?\d+)?( ?%)?( ?\[[^a-z]*\])?|[-–—]|NaN|nan|")
 HEAD = re.compile(r"\A# .+\n+> .+\s*")
-ORDER = ["text/html", "text/markdown", *IMAGES, "text/latex", "text/plain"]
+DOWNLOAD = '<a class="download" href="notebooks/{0}" download="{0}">Download this notebook</a>'
+ORDER = ["text/markdown", *IMAGES, "text/latex", "text/plain"]
 
 
 # The notebooks: which there are, and what nbdev makes of them
@@ -53,20 +57,78 @@ def mixed():
 
 
 def tidy(nb, source):
-    "Undo what nbdev drops or sends elsewhere: text below the subtitle, the page's own name, links to this site, sources shown twice."
+    "Undo what nbdev drops or sends elsewhere, and say everything in a way that both renderers read alike."
     rest = HEAD.sub("", read_nb(source).cells[0].source)
     if rest: nb.cells.insert(1, mk_cell(NbdevLookup().linkify(rest), "markdown"))
     cfg, homes = get_config(), {_nbpath2html(p).name: f"{p.stem}.html" for p in NBS.glob("*.ipynb") if "#| default_exp" in p.read_text(encoding="utf-8")}
     here = re.compile(re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}/") + r"([\w.-]+)")
     for cell in nb.cells:
         cell.source = here.sub(lambda m: homes.get(m[1], m[1]), cell.source)
-        if cell.cell_type == "code": cell.source = fold(cell.source)
-        if cell.cell_type == "raw": cell.source = re.sub(r"(?m)^output-file: .*", f"output-file: {source.stem}.html", cell.source)
+        if cell.cell_type == "code": cell.source = fold(once(cell.source))
+        if cell.cell_type == "raw": cell.source = titled(cell.source, source.stem)
+        for out in [o for o in cell.get("outputs", []) if "data" in o]: as_markdown(out)
         for out in [o for o in cell.get("outputs", []) if "text/markdown" in o.get("data", {})]:
             text = here.sub(lambda m: homes.get(m[1], m[1]), "".join(out.data["text/markdown"]))
-            out.data = {**out.data, "text/markdown": re.sub(r"\A---\n+(\[source\].*\n+)?", "", text) if documented(cell) else text}
-    nb.cells = label_sources(nb.cells)
+            out.data["text/markdown"] = re.sub(r"\A---\n+(\[source\].*\n+)?", "", text) if documented(cell) else text
+    nb.cells = apart([part for cell in label_sources(nb.cells) for part in spoken(cell)])
     return nb
+
+
+def titled(front, stem):
+    "Front matter with the number of the page in its title, and with the page's own name."
+    front = yaml.safe_load(front.strip().strip("-"))
+    front |= {"output-file": f"{stem}.html", "title": f"{stem[:2]} · {front['title']}" if stem[:2].isdigit() else front["title"]}
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def once(source):
+    "A cell with each `#|` option once. nbdev writes its own options above those of the page, so the last one counts; YAML refuses two."
+    lines, found, key = source.splitlines(), {}, ""
+    head = [*takewhile(lambda line: line.startswith("#|"), lines)]
+    for line in head:
+        if named := re.match(r"#\|\s*([\w-]+):", line): found.pop(key := named[1], None)
+        found.setdefault(key, []).append(line)
+    return "\n".join([*chain.from_iterable(found.values()), *lines[len(head):]])
+
+
+def as_markdown(out):
+    "An HTML output as Markdown: for any HTML, Quarto would load scripts from other hosts that none of ours needs."
+    if "text/html" not in out.data: return
+    text = re.sub(r"<style scoped>.*?</style>", "", "".join(out.data.pop("text/html")), flags=re.S)
+    text = aligned(text) if "<td" in text and "<script" not in text else text
+    out.data = {"text/markdown": div(".table-box", fence(text, "=html"))}
+
+
+def aligned(text):
+    "An HTML table whose columns of numbers are marked, so that they are set to the right."
+    soup = BeautifulSoup(text, "html.parser")
+    for table in soup("table"):
+        table["data-quarto-disable-processing"] = "true"
+        rows = [r("td") for r in table("tr") if r("td")]
+        for j in range(-1, -1 - max(map(len, rows), default=0), -1):
+            column = [r[j] for r in rows if len(r) >= -j]
+            if all(NUMBER.fullmatch(c.get_text().strip()) for c in column):
+                for cell in [*column, *(h[j] for h in (r("th") for r in table("tr") if not r("td")) if len(h) >= -j)]: cell["class"] = "number-cell"
+    return str(soup)
+
+
+def spoken(cell):
+    "A cell whose code is hidden and that only prints Markdown, as Markdown: its headings belong to the page."
+    outs = cell.get("outputs", []) if cell.cell_type == "code" else []
+    opts = options(cell.source)[0] if outs else {}
+    if not outs or opts.get("echo", True) or "label" in opts or not all("text/markdown" in o.get("data", {}) for o in outs): return [cell]
+    return [mk_cell("".join(o.data["text/markdown"]), "markdown") for o in outs]
+
+
+def apart(cells):
+    "A heading gives way to a symbol of the same name, whose anchor other pages link to."
+    taken = {a for c in cells for a in re.findall(r"\{#([\w.]+) \.symbol\}", c.source)}
+    def rename(m):
+        slug = re.sub(r"[^\w. -]", "", plain_text(m[2]).lower()).strip().replace(" ", "-")
+        return f"{m[1]} {m[2]} {{#about-{slug}}}" if slug in taken else m[0]
+    for cell in cells:
+        if cell.cell_type == "markdown": cell.source = re.sub(r"(?m)^(#{2,4}) ([^{\n]+?) *$", rename, cell.source)
+    return cells
 
 
 def fold(source):
@@ -116,10 +178,12 @@ def define(nb, terms):
     return nb
 
 
-def unlink(nb, anchors):
-    "Keep a symbol's link only where its page has the anchor: private symbols have none."
+def unlink(nb, anchors, page=""):
+    "Keep a symbol's link only where its page has the anchor; a plain word such as `split` may mean anything, except on its own page."
     link = re.compile(r"\[(`[^`]+`|[^\]]+(?=\]\([^)]*\)\{\.name\}))\]\((\w+)\.(?:html|ipynb)#([^)]*)\)(\{\.name\})?")
-    def keep(m): return m[0] if m[3] in anchors.get(f"{m[2]}.html", ()) else f"[{m[1]}]{m[4]}" if m[4] else m[1]
+    def keep(m):
+        word = re.fullmatch("`[a-z]+`", m[1]) and m[2] != page
+        return m[0] if m[3] in anchors.get(f"{m[2]}.html", ()) and not word else f"[{m[1]}]{m[4]}" if m[4] else m[1]
     for cell in nb.cells:
         if cell.cell_type == "markdown": cell.source = link.sub(keep, cell.source)
         for out in cell.get("outputs", []):
@@ -175,7 +239,10 @@ def process(partial=False):
     terms = glossary()
     for path, nb in nbs.items():
         fresh = path.name != GLOSSARY and new.get(path.name, "") != old.get(path.name)
-        write_nb(unlink(define(nb, terms) if fresh else nb, anchors), path)
+        nb = unlink(define(nb, terms) if fresh else nb, anchors, path.stem)
+        if fresh or path.name in again: nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))
+        write_nb(nb, path)
+    shutil.copytree(NBS, PROC/"notebooks", ignore=lambda folder, names: [n for n in names if not n.endswith(".ipynb")], dirs_exist_ok=True)
     stamp.write_text(json.dumps({n: d for n, d in new.items() if (PROC/n).exists()}))
 
 
@@ -202,24 +269,31 @@ def div(attributes, *parts):
     return f"{colons} {{{attributes}}}\n" + "\n\n".join(parts) + f"\n\n{colons}\n"
 
 
+class Strict(yaml.SafeLoader):
+    "YAML as Quarto reads it: a key that stands twice is an error."
+    def construct_mapping(self, node, deep=False):
+        keys = [k.value for k, _ in node.value]
+        if twice := {k for k in keys if keys.count(k) > 1}: raise yaml.YAMLError(f"twice in one cell: {', '.join(sorted(twice))}")
+        return super().construct_mapping(node, deep)
+
+
 def options(source):
     "Split a code cell into its `#|` options and its code."
     lines = source.splitlines()
     head = [ln for ln in lines if ln.startswith("#|")]
-    return yaml.safe_load("\n".join(ln[2:].strip() for ln in head)) or {}, "\n".join(ln for ln in lines if not ln.startswith("#|")).strip()
+    return yaml.load("\n".join(ln[2:].strip() for ln in head), Strict) or {}, "\n".join(ln for ln in lines if not ln.startswith("#|")).strip()
 
 
 def output(out, save, raw=False):
     "One output of a cell as (is it an image, Markdown)."
-    if out.output_type == "error": return False, fence("\n".join(out.traceback[-1:]), ".output")
-    if out.output_type == "stream": return False, "".join(out.text) if raw else fence("".join(out.text), ".output")
+    def shown(text): return div(".cell-output", fence(text, ".output"))
+    if out.output_type == "error": return False, shown("\n".join(out.traceback[-1:]))
+    if out.output_type == "stream": return False, "".join(out.text) if raw else shown("".join(out.text))
     mime = next((m for m in ORDER if m in out.data), None)
     if not mime: return False, ""
     text = "".join(out.data[mime])
     if mime in IMAGES: return True, save(text.encode() if IMAGES[mime] == "svg" else base64.b64decode(text), IMAGES[mime])
-    if mime == "text/html" and re.search(r"<td>[^<]*[a-z]{4}", text): text = text.replace('class="dataframe"', 'class="dataframe words"')
-    if mime == "text/html": return False, div(".table-box", fence(re.sub(r"<style scoped>.*?</style>", "", text, flags=re.S), "=html"))
-    return False, fence(text, ".output") if mime == "text/plain" else text
+    return False, shown(text) if mime == "text/plain" else text
 
 
 def code_cell(source, outputs, save, problems):
@@ -257,7 +331,7 @@ def markdown(nb, save, problems):
 def pandoc(text, problems, *args):
     "Run pandoc on Markdown; its warnings (a formula, a citation or a reference that it cannot resolve) are problems."
     bundled = Path(pypandoc.__file__).parent/"files"/"pandoc"
-    cmd = [str(bundled) if bundled.exists() else "pandoc", "--from=markdown", f"--lua-filter={TOOLS/'site.lua'}", "--citeproc",
+    cmd = [str(bundled) if bundled.exists() else "pandoc", "--from=markdown", f"--lua-filter={TOOLS/'site.lua'}", "--citeproc", f"--lua-filter={TOOLS/'common.lua'}",
            f"--bibliography={NBS/'references.bib'}", *args]
     run = subprocess.run(cmd, input=text, capture_output=True, text=True, encoding="utf-8", timeout=300)
     if run.returncode: raise RuntimeError(f"pandoc failed: {run.stderr}")
@@ -272,14 +346,9 @@ def front_of(name):
     return yaml.safe_load(next(c.source for c in read_nb(PROC/name).cells if c.cell_type == "raw").strip().strip("-"))
 
 
-def link(name, fronts, attributes="", before=""):
+def link(name, fronts, attributes=""):
     "An HTML link to the page of a notebook."
-    return f'<a href="{fronts[name]["output-file"]}"{attributes}>{before}{plain(fronts[name]["title"])}</a>'
-
-
-def number(name):
-    "The chapter number that a notebook's name begins with."
-    return f'<span class="no">{name[:2]}</span>' if name[:2].isdigit() else ""
+    return f'<a href="{fronts[name]["output-file"]}"{attributes}>{plain(fronts[name]["title"])}</a>'
 
 
 def plain(text):
@@ -288,9 +357,10 @@ def plain(text):
 
 
 def sidebar(current, parts, fronts):
-    "The list of all pages."
-    def items(names): return "".join(f'<li>{link(n, fronts, " aria-current=page" if n == current else "", number(n))}</li>' for n in names)
-    return "\n".join((f"<h2>{html.escape(part)}</h2>" if part else "") + f"<ul>{items(names)}</ul>" for part, names in parts)
+    "The list of all pages; only the part of the page itself is unfolded."
+    def item(n): return f'<li>{link(n, fronts, " aria-current=page" if n == current else "")}</li>'
+    def items(names): return f"<ul>{''.join(map(item, names))}</ul>"
+    return "\n".join(f"<details{' open'*(current in names)}><summary>{html.escape(part)}</summary>{items(names)}</details>" if part else items(names) for part, names in parts)
 
 
 def page(name, parts, fronts, out, problems):
@@ -310,7 +380,7 @@ def page(name, parts, fronts, out, problems):
     turn = (f'<span>← {link(order[i - 1], fronts, " rel=prev")}</span>' if i else "<span></span>") + \
            (f'<span>{link(order[i + 1], fronts, " rel=next")} →</span>' if i + 1 < len(order) else "")
     part = next(p for p, names in parts if name in names)
-    values = dict(nav=sidebar(name, parts, fronts), turn=turn, part=html.escape(part), site=get_config().title,
+    values = dict(nav=sidebar(name, parts, fronts), turn=turn, part=html.escape(part), site=get_config().title, repo=get_config().git_url,
                   summary=plain(front.get("description", "")), **({"home": "1"} if name == "index.ipynb" else {}))
     heading = [] if re.search(r"^#+ References", text, flags=re.M) else ["--metadata=reference-section-title:References"]
     body = pandoc(f"---\n{yaml.dump(front)}---\n\n{text}", mine, "--to=html5", "--mathml", "--standalone", f"--template={TOOLS/'site.html'}",
@@ -343,19 +413,36 @@ def llms(parts, fronts):
 
 
 def build(out, quarto=True, partial=False):
-    "Write the site into the folder `out`; returns the problems found."
-    out, problems = Path(out).resolve(), check_pages()
+    "Write the site into the folder `out`, which keeps its old content until the new one is whole; returns the problems found."
+    out, problems, new = Path(out).resolve(), check_pages(), PROC/"_site"
     lock = ROOT/".cache"/"site.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
         process(partial)
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         if quarto and shutil.which("quarto"):
-            subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, check=True)
-            shutil.move(PROC/"_site", out)
-            (out/"llms.txt").write_text(llms(*pages()), encoding="utf-8")
-            return problems
-        return problems + render(out)
+            env = os.environ | {"MLCL_SITE": "processed", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+            if subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, env=env).returncode: sys.exit("Quarto stopped: the site is as it was before")
+        else:
+            problems += render(new)
+            finish(new)
+        old = out.with_name(f"{out.name}.old")
+        if out.exists(): shutil.rmtree(old, ignore_errors=True), out.rename(old)
+        shutil.move(new, out)
+        shutil.rmtree(old, ignore_errors=True)
+    return problems
+
+
+def prepare():
+    "What Quarto calls first: process the notebooks, unless `build` just did."
+    if os.environ.get("MLCL_SITE") == "processed": return
+    (PROC/".stamp.json").unlink(missing_ok=True)
+    process()
+
+
+def finish(out):
+    "What follows the rendering: a list of all pages for language models."
+    (out/"llms.txt").write_text(llms(*pages()), encoding="utf-8")
 
 
 def pages():
@@ -374,9 +461,7 @@ def render(out):
     found = {n: [] for n in fronts}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = [e for es in pool.map(lambda n: list(page(n, parts, fronts, out, found[n])), fronts) for e in es]
-    shutil.copy(TOOLS/"site.js", out)
     (out/"search.js").write_text(f"window.mlclSearch = {json.dumps(entries, ensure_ascii=False)};\n", encoding="utf-8")
-    (out/"llms.txt").write_text(llms(parts, fronts), encoding="utf-8")
     return sum(found.values(), [])
 
 
@@ -401,12 +486,14 @@ def readme(index=NBS/"index.ipynb"):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", default="site", choices=["site", "readme"])
+    parser.add_argument("what", nargs="?", default="site", choices=["site", "readme", "prepare", "finish"])
     parser.add_argument("--out", type=Path, default=ROOT/"_site", help="folder of the site")
     parser.add_argument("--plain", action="store_true", help="pandoc even where Quarto is installed")
     parser.add_argument("--partial", action="store_true", help="print problems, but do not fail on them")
     parser.add_argument("--check", action="store_true", help="readme: write nothing, fail if README.md is out of step")
     args, path = parser.parse_args(), ROOT/"README.md"
+    if args.what == "prepare": return prepare()
+    if args.what == "finish": return finish(PROC/"_site")
     if args.what == "readme":
         text, pictures, problems = readme()
         files = {path: text.encode()} | {ROOT/name: data for name, data in pictures.items()}
@@ -415,8 +502,9 @@ def main():
             elif not file.exists() or file.read_bytes() != data: problems.append(f"{file.name} is out of step with nbs/index.ipynb: run `make notebooks`")
     else:
         problems = build(args.out, not args.plain, args.partial)
-        note = "" if shutil.which("quarto") and not args.plain else " by pandoc (Quarto is not installed)"
-        print(f"The site is written{note}: open {os.path.relpath(args.out.resolve()/'index.html', START)}")
+        print(f"The site is written: open {os.path.relpath(args.out.resolve()/'index.html', START)}")
+        if not shutil.which("quarto") or args.plain: print("It is rendered by pandoc: the same pages without Quarto's menus, sitemap and previews of links. "
+                                                           "`pip install quarto-cli` brings Quarto.")
     for p in problems: print("problem:", p, file=sys.stderr)
     if problems and not args.partial: sys.exit(f"{len(problems)} problem(s)")
 

@@ -1,6 +1,7 @@
-// What Quarto brings along and the pandoc pages lack: theme, search, copy buttons, unfolding. No library, no network; works from file://.
+// For both renderers: what scrolls sideways can be reached by the keyboard. For the pandoc pages, what Quarto brings along: theme, search,
+// copy buttons, unfolding. No library, no network; works from file://.
 (function () {
-  const root = document.documentElement, dark = matchMedia('(prefers-color-scheme: dark)');
+  const root = document.documentElement, ours = root.dataset.renderer === 'pandoc', dark = matchMedia('(prefers-color-scheme: dark)');
   const memory = {
     get(key) { try { return localStorage.getItem(key); } catch (e) { return null; } },
     set(key, value) { try { localStorage.setItem(key, value); } catch (e) { /* a private window forgets */ } },
@@ -14,6 +15,7 @@
 
   // Theme: the reader's choice, else the system's
   function paint() {
+    if (!ours) return;
     root.dataset.theme = memory.get('mlcl-theme') || (dark.matches ? 'dark' : 'light');
     const button = document.querySelector('.theme');
     if (!button) return;
@@ -80,7 +82,7 @@
 
   // Code: a button that copies, one for all folded cells
   function copies(pre) {
-    const button = make('button', {type: 'button', className: 'copy', textContent: 'Copy', ariaLabel: 'Copy this code'});
+    const button = make('button', {type: 'button', className: 'code-copy-button', textContent: 'Copy', ariaLabel: 'Copy this code'});
     const box = pre.parentElement.matches('.sourceCode') ? pre.parentElement : make('div', {className: 'sourceCode'});
     if (box !== pre.parentElement) { pre.replaceWith(box); box.append(pre); }
     box.append(button);
@@ -91,7 +93,7 @@
     });
   }
   function unfold() {
-    const folds = all('details.fold'), button = make('button', {type: 'button', textContent: 'Show code', title: 'Unfold or fold the code of the figures'});
+    const folds = all('details.code-fold'), button = make('button', {type: 'button', textContent: 'Show code', title: 'Unfold or fold the code of the figures'});
     button.addEventListener('click', () => {
       const open = folds.some((f) => !f.open);
       folds.forEach((f) => { f.open = open; });
@@ -101,10 +103,17 @@
   }
   // Only what scrolls sideways can be reached by the tabulator key
   function reach() {
-    all('pre, .table-box, .display').forEach((e) => { if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; else e.removeAttribute('tabindex'); });
+    all('main :is(pre, .table-box, .display, figure, figure > p, .image, figure > div)').forEach((e) => {
+      if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible') e.tabIndex = 0;
+      else if (e.tabIndex === 0) e.removeAttribute('tabindex');
+    });
   }
 
   addEventListener('DOMContentLoaded', () => {
+    reach();
+    addEventListener('resize', reach);
+    document.addEventListener('toggle', reach, true);
+    if (!ours) return;
     const open = search(), theme = make('button', {type: 'button', className: 'theme'});
     const find = make('button', {type: 'button', className: 'find', title: 'Search (press /)'}, 'Search');
     find.addEventListener('click', open);
@@ -114,9 +123,6 @@
     all('main pre:not(.output)').forEach(copies);
     const toc = document.querySelector('.toc');
     if (toc) toc.open = matchMedia('(min-width: 75em)').matches;
-    reach();
-    addEventListener('resize', reach);
-    document.addEventListener('toggle', reach, true);
   });
   addEventListener('beforeprint', () => all('main details:not(.toc)').forEach((d) => { d.open = true; }));
 })();
