@@ -31,7 +31,7 @@
   function find(query, entries) {
     const words = plain(query).split(/\s+/).filter(Boolean);
     const score = ([, page, heading, text]) => {
-      const [p, h, t] = [page, heading, text].map(plain), whole = p + ' ' + h + ' ' + t;
+      const [p, h, t] = [page, heading, text].map((x) => plain(x).replace(/^\d\d · /, '')), whole = p + ' ' + h + ' ' + t;
       if (!words.length || !words.every((w) => whole.includes(w))) return 0;
       return words.reduce((sum, w) => sum + 12 * (h === w) + 8 * h.includes(w) + 4 * p.includes(w) + Math.min(3, t.split(w).length - 1), 1);
     };

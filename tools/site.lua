@@ -67,7 +67,6 @@ local structure = {
   traverse = 'topdown',
   Header = function(h) if kind(h.identifier) == 'sec' then register(h.identifier, pandoc.utils.stringify(h)) end end,
   Inlines = label_equations,
-  CodeBlock = function(c) if not html and c.classes:includes 'output' then return pandoc.CodeBlock(c.text, {class = 'text'}) end end,
   Image = function(i)
     if not html and i.src:match '%.ipynb$' then return pandoc.Link(i.attributes.alt or pandoc.utils.stringify(i.caption), i.src) end
   end,
@@ -133,6 +132,7 @@ local function reference(c)
 end
 
 local references = {
+  CodeBlock = function(c) if not html and c.classes:includes 'output' then return pandoc.CodeBlock(c.text, {class = 'text'}) end end,
   Cite = function(c)
     if not kind(c.citations[1].id) then return end
     local out = pandoc.Inlines{}

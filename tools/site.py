@@ -238,9 +238,9 @@ def process(partial=False):
                for p, nb in nbs.items()}
     terms = glossary()
     for path, nb in nbs.items():
-        fresh = path.name != GLOSSARY and new.get(path.name, "") != old.get(path.name)
-        nb = unlink(define(nb, terms) if fresh else nb, anchors, path.stem)
-        if fresh or path.name in again: nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))
+        changed = new.get(path.name, "") != old.get(path.name)
+        nb = unlink(define(nb, terms) if changed and path.name != GLOSSARY else nb, anchors, path.stem)
+        if changed: nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))
         write_nb(nb, path)
     shutil.copytree(NBS, PROC/"notebooks", ignore=lambda folder, names: [n for n in names if not n.endswith(".ipynb")], dirs_exist_ok=True)
     stamp.write_text(json.dumps({n: d for n, d in new.items() if (PROC/n).exists()}))
@@ -281,7 +281,7 @@ def options(source):
     "Split a code cell into its `#|` options and its code."
     lines = source.splitlines()
     head = [ln for ln in lines if ln.startswith("#|")]
-    return yaml.load("\n".join(ln[2:].strip() for ln in head), Strict) or {}, "\n".join(ln for ln in lines if not ln.startswith("#|")).strip()
+    return yaml.load("\n".join(re.sub(r"^#\| ?", "", ln) for ln in head), Strict) or {}, "\n".join(ln for ln in lines if not ln.startswith("#|")).strip()
 
 
 def output(out, save, raw=False):
