@@ -46,11 +46,11 @@ def use_style(fmt: str = 'svg' # format of the figures: 'svg', or 'png' where th
 # %% ../nbs/47_plots.ipynb #e6fbf5b5
 ENDS = dict(estimator='median', errorbar=('pi', 100)) # seaborn's arguments for such rows
 
-def ends(t: pd.DataFrame # with columns mean, lower and upper; without the last two, a mean has no interval
-    ) -> pd.DataFrame: # each row three times; the new column value holds the lower end, the mean, the upper end
+def ends(t: pd.DataFrame # with columns mean, lower and upper; a mean without the last two has no interval
+    ) -> pd.DataFrame: # each row up to three times; the new column value holds the lower end, the mean, the upper end
     "Rows of which seaborn draws mean and interval as they are, without an estimate of its own."
-    low, high = (t[t.columns.intersection(['mean', end])] for end in ('lower', 'upper'))
-    return pd.concat([t.assign(value=v) for v in (low.min(axis=1), t['mean'], high.max(axis=1))], ignore_index=True)
+    m, (lower, upper) = t['mean'], (t.get(end, np.nan*t['mean']) for end in ('lower', 'upper'))
+    return pd.concat([t.assign(value=v) for v in (np.minimum(lower, m), m, np.maximum(m, upper))]).dropna(subset='value')
 
 # %% ../nbs/47_plots.ipynb #4e8d85a9
 def points(rows: dict, # name → (mean, lower, upper), all in the unit of the axis
@@ -59,9 +59,10 @@ def points(rows: dict, # name → (mean, lower, upper), all in the unit of the a
     "Draw means with intervals, one row per name, first name on top."
     if not rows: raise ValueError("rows: expected at least one name with (mean, lower, upper), got none")
     ax = ax or plt.subplots(figsize=(6, .6 + .32*len(rows)))[1]
-    for name, (mean, lo, hi) in rows.items():
-        sns.pointplot(x=[min(lo, mean), mean, max(mean, hi)], y=[name]*3, ax=ax, capsize=.3, markersize=6,
-                      err_kws=dict(lw=1.5), **ENDS, **loss_style(name) | dict(linestyle='none'))
+    t = ends(pd.DataFrame([(n, *v) for n, v in rows.items()], columns=['name', 'mean', 'lower', 'upper']))
+    for name, part in t.groupby('name', sort=False):
+        sns.pointplot(part, x='value', y='name', ax=ax, capsize=.3, markersize=6, err_kws=dict(lw=1.5), **ENDS,
+                      **loss_style(name) | dict(linestyle='none'))
     ax.set(xlabel=xlabel, ylabel='')
     return ax
 
@@ -94,8 +95,7 @@ def differences(tables: dict, x: dict, # name → DataFrame with mean, lower, up
     return ax
 
 # %% ../nbs/47_plots.ipynb #c570a268
-def critical_difference(test: dict, # from `mlcl.stats.friedman`
-                        ax=None # axes to draw on; by default new ones
+def critical_difference(test: dict, ax=None # from `mlcl.stats.friedman`; axes to draw on, by default new ones
     ): # the axes
     "Draw a critical-difference diagram (Demšar 2006), best loss on the left."
     from scikit_posthocs import critical_difference_diagram
