@@ -47,10 +47,10 @@ def use_style(fmt: str = 'svg' # format of the figures: 'svg', or 'png' where th
 ENDS = dict(estimator='median', errorbar=('pi', 100)) # seaborn's arguments for such rows
 
 def ends(t: pd.DataFrame # with columns mean, lower and upper; a mean without the last two has no interval
-    ) -> pd.DataFrame: # each row up to three times; the new column value holds the lower end, the mean, the upper end
+    ) -> pd.DataFrame: # each row three times; the new column value holds the lower end, the mean, the upper end
     "Rows of which seaborn draws mean and interval as they are, without an estimate of its own."
     m, (lower, upper) = t['mean'], (t.get(end, np.nan*t['mean']) for end in ('lower', 'upper'))
-    return pd.concat([t.assign(value=v) for v in (np.minimum(lower, m), m, np.maximum(m, upper))]).dropna(subset='value')
+    return pd.concat([t.assign(value=v) for v in (np.minimum(lower, m), m, np.maximum(m, upper))], ignore_index=True)
 
 # %% ../nbs/47_plots.ipynb #4e8d85a9
 def points(rows: dict, # name → (mean, lower, upper), all in the unit of the axis
@@ -124,7 +124,7 @@ def curves(records: list, # of one data set; those with readout 'online' carry a
     "Draw one learning curve per loss: mean over seeds, and the range of the seeds."
     t = pd.DataFrame([h | dict(loss=r['loss']) for r in records if r['readout'] == 'online' for h in r['history']])
     if t.empty: raise ValueError("records: expected some with readout 'online', got none")
-    band = dict(estimator='mean', err_style='band', err_kws=dict(alpha=.15, lw=0))
-    ax, (split, _, what) = lines('epoch', metric, t, ax or plt.subplots()[1], **band), metric.partition('_')
+    ax, (split, _, what) = ax or plt.subplots()[1], metric.partition('_')
+    lines('epoch', metric, t, ax, estimator='mean', err_style='band', err_kws=dict(alpha=.15, lw=0))
     ax.set_ylabel(f"{what.replace('_', '-').title()} ({dict(val='validation', train='training').get(split, split)})")
     return ax

@@ -69,9 +69,10 @@ def test_bars_draw_the_recorded_ends(style):
 
 def test_an_end_on_the_wrong_side_and_none_at_all(style):
     ax = points(dict(bce=(.5, .51, .6), reg=(.5, np.nan, np.nan)), axes())
-    assert spans(ax, "x")[0] == (.5, .6) and np.isnan(spans(ax, "x")[1:]).all()
+    assert spans(ax, "x")[0] == (.5, .6)
+    assert all(np.isnan(np.asarray(l.get_xdata(), float)).all() for l in ax.lines[3:] if len(l.get_xdata()) > 1)
     t = three_rows(pd.DataFrame(dict(mean=[.5, .6], lower=[.51, np.nan], upper=[.6, .7])))
-    assert sorted(t.value) == [.5, .5, .6, .6, .7]
+    assert sorted(t.value.dropna()) == [.5, .5, .6, .6, .7]
 
 
 def test_lines_have_the_style_of_their_loss_and_the_recorded_ends(style):
