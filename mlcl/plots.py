@@ -77,7 +77,8 @@ def bars(table: dict, # name → {group: (mean, lower, upper)}
                      palette={n: loss_style(n)['color'] for n in table}, capsize=.3, err_kws=dict(lw=1, color='black'),
                      ax=ax or plt.subplots()[1], **ENDS)
     for c, hatch in zip(ax.containers, ('', '//', '..', 'xx', r'\\', 'oo', '--', '++')*2): plt.setp(c, hatch=hatch)
-    ax.set(xlabel='', ylabel=ylabel), ax.legend(ncols=min(len(table), 4), loc='lower center', bbox_to_anchor=(.5, 1))
+    ax.set(xlabel='', ylabel=ylabel)
+    ax.legend(ax.containers, table, ncols=4, loc='lower center', bbox_to_anchor=(.5, 1))
     return ax
 
 # %% ../nbs/47_plots.ipynb #14d010fa
@@ -90,8 +91,7 @@ def differences(tables: dict, x: dict, # name → DataFrame with mean, lower, up
     for i, ((name, t), color) in enumerate(zip(tables.items(), map(PALETTE.get, ('blue', 'orange', 'green')))):
         ax.errorbar(np.asarray(x[name])*1.05**i, t['mean'], [t['mean'] - t['lower'], t['upper'] - t['mean']], capsize=2,
                     marker='o', ms=5, linestyle=line, color=color, markerfacecolor='white' if i else color, label=name)
-    ax.axhline(0, color=PALETTE['black'], lw=.8)
-    ax.set(xscale='log', xlabel=xlabel, ylabel=ylabel)
+    ax.axhline(0, color=PALETTE['black'], lw=.8), ax.set(xscale='log', xlabel=xlabel, ylabel=ylabel)
     return ax
 
 # %% ../nbs/47_plots.ipynb #c570a268
