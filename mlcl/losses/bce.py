@@ -25,6 +25,7 @@ def check_logits(logits, # what should be a (n, L) tensor
     check_embeddings(logits, 'logits')
     if isinstance(labels, Tensor) and labels.ndim != 2:
         raise ValueError(f"labels: expected multi-hot of shape {tuple(logits.shape)}, got shape {tuple(labels.shape)}")
+    if isinstance(labels, Tensor) and labels.is_complex(): raise ValueError(f"labels: expected real numbers, got {labels.dtype}")
     gaps = _gaps(labels, logits) if unknown else None
     y = check_labels(labels if gaps is None else labels.masked_fill(gaps, 0), len(logits), logits.shape[1], logits.device)
     logits = logits if logits.dtype == torch.float64 else logits.float()
