@@ -112,14 +112,15 @@ def _unknown(y, choice):
     if choice not in UNKNOWN: raise ValueError(f"unknown: expected None, 'absent' or 'left out', got {choice!r}")
     k = int(np.isnan(y).sum()) if isinstance(y, np.ndarray) and y.ndim == 2 and y.dtype.kind == 'f' else 0
     if k and choice is None:
-        raise ValueError(f"labels: expected 0 or 1, got {k:,} unknown (NaN) of {y.size:,}; unknown='absent' counts them as 0; a classifier with a loss on logits can leave them out: unknown='left out'")
+        raise ValueError(f"labels: expected 0 or 1, got {k:,} unknown (NaN) of {y.size:,}; unknown='absent' counts them as 0;"
+                         " a classifier with a loss on logits can leave them out: unknown='left out'")
     return k
 
 # %% ../nbs/92_compare.ipynb #d3e043b7
 def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,)
                  names=None, # of the columns of a matrix
                  min_count: int = 0, # leave out labels with fewer instances
-                 unknown: str = None # what NaN in a matrix means: 'absent' counts it as 0, 'left out' keeps it; default: it is refused
+                 unknown: str = None # NaN in a matrix: 'absent' counts it as 0, 'left out' keeps it; default: refused
     ) -> tuple: # (N, L) uint8 (float32 where NaN is kept), array of L names
     "Multi-hot labels and their names."
     names = getattr(y, 'columns', names)
@@ -130,7 +131,8 @@ def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,)
     gaps = _unknown(a, unknown)
     if matrix := a.ndim == 2 and a.dtype.kind in 'biuf':
         names = np.arange(a.shape[1]) if names is None else np.asarray(names)
-        if (bad := ~(np.isin(a, (0, 1)) | (a != a)).all(0)).any(): raise ValueError(f'labels: expected only 0 and 1, got other values in column {names[bad][0]}')
+        if (bad := ~(np.isin(a, (0, 1)) | (a != a)).all(0)).any():
+            raise ValueError(f'labels: expected only 0 and 1, got other values in column {names[bad][0]}')
         n = dict(zip(names.tolist(), (a == 1).sum(0)))
     else:
         one = a.ndim == 1 and len(a) and (isinstance(a[0], str) or not np.iterable(a[0]))
@@ -140,7 +142,8 @@ def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,)
     kept = _kept(n, len(y), min_count)
     if matrix:
         at = np.isin(names, kept)
-        return a[:, at].astype(np.float32) if gaps and unknown == 'left out' else (a[:, at] == 1).astype(np.uint8), names[at]
+        keep = gaps and unknown == 'left out'
+        return a[:, at].astype(np.float32) if keep else (a[:, at] == 1).astype(np.uint8), names[at]
     b = MultiLabelBinarizer(classes=kept).fit([])
     return b.transform([[l for l in s if n[l] >= min_count] for s in sets]).astype(np.uint8), b.classes_
 
@@ -269,7 +272,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
          sep: str = None, # what separates labels in a cell
          encoding: str = None, # of a text file
          min_count: int = 1, # leave out labels with fewer instances
-         unknown: str = None, # 'absent': an empty or NaN cell in a column of 0 and 1 counts as 0; default: it is refused
+         unknown: str = None, # 'absent': an empty or NaN cell in a column of 0 and 1 counts as 0; default: refused
          seed: int = 0 # of new splits
     ) -> Dataset: # `info` holds `notices` and the `columns` that were read
     "Read a data set, check it, and cut it into splits."
@@ -288,7 +291,8 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
         x = instances(t, folder, **used)
     ds = checked(name, x, *label_matrix(y, names, min_count, unknown), part, used, seed)
     if k := _unknown(np.asarray(y) if hasattr(y, '__array__') else y, unknown):
-        ds.info['notices'].insert(0, f'{k:,} label entries ({k/np.size(y):.1%}) are unknown (empty or NaN) and count as absent')
+        said = f'{k:,} label entries ({k/np.size(y):.1%}) are unknown (empty or NaN) and count as absent'
+        ds.info['notices'].insert(0, said)
     return ds
 
 # %% ../nbs/92_compare.ipynb #f26df2b5
@@ -552,11 +556,12 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
                  settings: dict = None, # further ones, as in `mlcl.learner.train`
                  readout: str = None, # one of `READ`; default: the best on the validation split
                  validation: float = .2, # share of the training data that chooses readout and thresholds
-                 unknown: str = None, # what NaN in a label matrix means: 'absent' counts it as 0, 'left out' (losses on logits) trains without it; default: it is refused
+                 unknown: str = None, # NaN in labels: 'absent', or 'left out' for a loss on logits; default: refused
                  random_state=None # a number, or a `RandomState`
         ):
         self.loss, self.encoder, self.epochs, self.lr, self.batch_size = loss, encoder, epochs, lr, batch_size
-        self.settings, self.readout, self.validation, self.unknown, self.random_state = settings, readout, validation, unknown, random_state
+        self.settings, self.readout, self.validation = settings, readout, validation
+        self.unknown, self.random_state = unknown, random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

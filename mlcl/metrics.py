@@ -20,22 +20,31 @@ class UnknownColumnsWarning(UserWarning):
 def _check(y, p=None, name='p'):
     "Labels (N, L) as uint8, 0 where unknown; scores (N, L), −∞ where unknown; (N, L) bool, True where known."
     y = np.asarray(y)
-    try: y = y.astype(float) if y.dtype == object else y
-    except (TypeError, ValueError): raise ValueError("y: expected labels in {0, 1}, or NaN where unknown, got other values") from None
+    if y.dtype == object: y = _numbers(y)
     if y.ndim != 2 or y.shape[0] < 1 or y.shape[1] < 2:
         raise ValueError(f"y: expected shape (N, L) with N >= 1 and L >= 2, got {y.shape}")
     known = y == y
-    if not ((y == 0) | (y == 1) | ~known).all(): raise ValueError("y: expected labels in {0, 1}, or NaN where unknown, got other values")
-    if not (y == 1).any(): raise ValueError(f"y: expected at least one positive label, got none in {y.shape[0]} instances")
+    if not ((y == 0) | (y == 1) | ~known).all(): raise ValueError(OTHERS)
+    if not (y == 1).any():
+        raise ValueError(f"y: expected at least one positive label, got none in {y.shape[0]} instances")
     _name_columns(known)
     return (y == 1).astype(np.uint8), None if p is None else _scores(p, y.shape, known, name), known
 
 # %% ../nbs/03_metrics.ipynb #98a48b15
+OTHERS = "y: expected labels in {0, 1}, or NaN where unknown, got other values"
+
+def _numbers(y):
+    "An array of objects as numbers; None becomes NaN."
+    try: return y.astype(float)
+    except (TypeError, ValueError): raise ValueError(OTHERS) from None
+
 def _name_columns(known):
     "Warn of labels without a known entry."
     lost = (~known.any(0)).nonzero()[0]
-    if len(lost): warnings.warn(UnknownColumnsWarning(
-        f"y: no entry is known of {len(lost)} labels, columns {', '.join(map(str, lost[:10]))}{' …' if lost[10:].size else ''}; they are left out"), stacklevel=4)
+    if not len(lost): return
+    names = ', '.join(map(str, lost[:10])) + (' …' if lost[10:].size else '')
+    said = f"y: no entry is known of {len(lost)} labels, columns {names}; they are left out"
+    warnings.warn(UnknownColumnsWarning(said), stacklevel=4)
 
 def _scores(p, shape, known, name='p'):
     "Finite scores of the given shape, with −∞ where the label is unknown."
@@ -107,7 +116,7 @@ def mean_average_precision(y, # (N, L) labels, 0 or 1; NaN: unknown
 def lrap(y, # (N, L) labels, 0 or 1; NaN: unknown
          p # (N, L) scores
     ) -> float: # in [0, 1]
-    "Label-ranking average precision: average precision of each instance over its known labels; 1 for an instance without a positive."
+    "Label-ranking average precision: that of each instance over its known labels; 1 for one without a positive."
     y, p, known = _check(y, p)
     return float(np.where(y.any(1), _average_precision(y, p), 1.)[known.any(1)].mean())
 
@@ -122,13 +131,13 @@ def _known_last(y, p, known):
 def ndcg(y, # (N, L) labels, 0 or 1; NaN: unknown
          p # (N, L) scores
     ) -> float: # in [0, 1]
-    "Normalised discounted cumulative gain of the known labels of each instance, scikit-learn's; 0 for an instance without a positive, as there."
+    "Normalised discounted cumulative gain of an instance's known labels; 0 without a positive, as in scikit-learn."
     return float(sk.ndcg_score(*_known_last(*_check(y, p))))
 
 def coverage_error(y, # (N, L) labels, 0 or 1; NaN: unknown
                    p # (N, L) scores
     ) -> float: # in [0, L]
-    "Coverage error over the known labels of each instance, scikit-learn's; 0 for an instance without a positive, as there."
+    "Coverage error over an instance's known labels; 0 without a positive, as in scikit-learn."
     return float(sk.coverage_error(*_known_last(*_check(y, p))))
 
 # %% ../nbs/03_metrics.ipynb #6372c69d
@@ -244,12 +253,14 @@ def replicates(y, # (N, L) labels; NaN: unknown
     ) -> np.ndarray: # (n,) the metric on each resample
     "A metric on every resample."
     choices = ('micro_f1', 'macro_f1', 'hamming', 'map', 'lrap')
-    if not isinstance(metric, str) or metric not in choices: raise ValueError(f"metric: expected one of {choices}, got {metric!r}")
+    if not isinstance(metric, str) or metric not in choices:
+        raise ValueError(f"metric: expected one of {choices}, got {metric!r}")
     y, p, known = (_check if metric in ('map', 'lrap') else _check_pred)(y, p)
     if np.ndim(counts) != 2 or np.shape(counts)[1] != len(y):
         raise ValueError(f"counts: expected shape (n, {len(y)}), got {np.shape(counts)}")
     if metric == 'map': return _map_replicates(y, p, counts)
-    if metric == 'lrap': return _ratio(counts, np.where(y.any(1), _average_precision(y, p), 1.)*known.any(1), known.any(1))
+    some = known.any(1)
+    if metric == 'lrap': return _ratio(counts, np.where(y.any(1), _average_precision(y, p), 1.)*some, some)
     if metric == 'hamming': return _ratio(counts, (y != p).sum(1), known.sum(1))
     return _f1_replicates(y, p, counts, metric[:5])
 
@@ -262,7 +273,8 @@ def bootstrap(y, # (N, L) labels; NaN: unknown
               level: float = .95 # of the interval
     ) -> tuple: # lower and upper end
     "Basic bootstrap interval of a metric over test instances: quantiles of the resamples, reflected at the value itself."
-    if not isinstance(level, Real) or not 0 < level < 1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     counts = resample(len(_check(y)[0]), n, seed)
     point, *values = replicates(y, p, np.r_[np.ones_like(counts[:1]), counts], metric)
     ends = 2*point - np.quantile(values, [(1 + level)/2, (1 - level)/2])
@@ -275,19 +287,21 @@ def scores(y, # (N, L) labels, 0 or 1; NaN: unknown
            buckets: dict = None, # name of the bucket → indices of its labels
            n_boot: int = 0 # resamples for the ends of the intervals of Micro and Macro-F1; 0 for none
     ) -> dict: # name of the metric → value; None for a bucket without positives
-    "Every metric of the study, for one split, over the known entries; `n_unknown` of them are not, where there are such."
+    "Every metric of the study, for one split, over the known entries; `n_unknown` counts the others, if any."
     t, ranked, known = _check(y, p)
     pred, keep = predict(p, threshold)*known, t.any(0)
     f1, last = _f1(t, pred), _known_last(t, ranked, known)
     lrap = np.where(t.any(1), _average_precision(t, ranked), 1.)[known.any(1)].mean()
-    out = dict(micro_f1=f1_score(t, pred, average='micro', zero_division=0), macro_f1=f1[keep].mean(), hamming=(t != pred).sum()/known.sum(),
-               map=_average_precision(t.T, ranked.T)[keep].mean(), lrap=lrap, ndcg=sk.ndcg_score(*last), coverage_error=sk.coverage_error(*last))
+    out = dict(micro_f1=f1_score(t, pred, average='micro', zero_division=0), macro_f1=f1[keep].mean(),
+               hamming=(t != pred).sum()/known.sum(), map=_average_precision(t.T, ranked.T)[keep].mean(), lrap=lrap,
+               ndcg=sk.ndcg_score(*last), coverage_error=sk.coverage_error(*last))
     for name, idx in (buckets or {}).items():
         if not np.isin(idx, np.arange(t.shape[1])).all():
             raise ValueError(f"buckets: expected indices of {t.shape[1]} labels in {name!r}, got {list(idx)}")
         kept = f1[idx][keep[idx]]
         out[f'macro_f1_{name}'] = kept.mean() if len(kept) else None
     with warnings.catch_warnings(action='ignore', category=UnknownColumnsWarning):
-        for m in ('micro_f1', 'macro_f1') if n_boot else (): out[f'{m}_lo'], out[f'{m}_hi'] = bootstrap(y, pred, m, n_boot)
+        for m in ('micro_f1', 'macro_f1') if n_boot else ():
+            out[f'{m}_lo'], out[f'{m}_hi'] = bootstrap(y, pred, m, n_boot)
     more = {} if known.all() else dict(n_unknown=int((~known).sum()))
     return {k: v if v is None else float(v) for k, v in out.items()} | dict(n_left_out=int((~keep).sum())) | more

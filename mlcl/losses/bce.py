@@ -25,9 +25,11 @@ def check_logits(logits, # what should be a (n, L) tensor
     check_embeddings(logits, 'logits')
     if isinstance(labels, Tensor) and labels.ndim != 2:
         raise ValueError(f"labels: expected multi-hot of shape {tuple(logits.shape)}, got shape {tuple(labels.shape)}")
-    if isinstance(labels, Tensor) and labels.is_complex(): raise ValueError(f"labels: expected real numbers, got {labels.dtype}")
+    if isinstance(labels, Tensor) and labels.is_complex():
+        raise ValueError(f"labels: expected real numbers, got {labels.dtype}")
     gaps = _gaps(labels, logits) if unknown else None
-    y = check_labels(labels if gaps is None else labels.masked_fill(gaps, 0), len(logits), logits.shape[1], logits.device)
+    if gaps is not None: labels = labels.masked_fill(gaps, 0)
+    y = check_labels(labels, len(logits), logits.shape[1], logits.device)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits, y.to(logits.dtype) if gaps is None else y.to(logits.dtype).masked_fill(gaps, math.nan)
 
@@ -58,7 +60,9 @@ class LogitLoss(nn.Module):
     fixed_threshold = True # whether logit > 0 means something
     unknown = False # whether `compute` takes labels that are NaN
     def compute(self, logits, labels): raise NotImplementedError("a loss on logits defines compute")
-    def extra_repr(self): return ', '.join(f'{k}={_brief(v)}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
+    def extra_repr(self):
+        mine = {k: v for k, v in vars(self).items() if k[0] != '_' and k != 'training'}
+        return ', '.join(f'{k}={_brief(v)}' for k, v in mine.items())
     def forward(self, logits, labels):
         with torch.autocast(logits.device.type if isinstance(logits, Tensor) else 'cpu', enabled=False):
             return self.compute(*check_logits(logits, labels, self.unknown))
@@ -94,15 +98,16 @@ def check_counts(label_counts, # what should be (L,) whole numbers in 0…N
                  n_instances # what should be N, a whole number >= 2
     ) -> Tensor: # (L,) int64, clamped to 1…N − 1
     "Raise ValueError unless the counts can be frequencies of labels among N instances."
-    if label_counts is None: raise ValueError("label_counts: expected for each label its number of training instances, got None")
+    what = 'label_counts: expected for each label its number of training instances'
+    if label_counts is None: raise ValueError(f"{what}, got None")
     if not isinstance(n_instances, Integral) or n_instances < 2:
-        raise ValueError(f"n_instances: expected the number of training instances, a whole number >= 2, got {n_instances!r}")
+        raise ValueError(f"n_instances: expected the number of training instances, at least 2, got {n_instances!r}")
     try: n = torch.as_tensor(label_counts, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError): n = torch.empty(0)
     bad = n[(n < 0) | (n > n_instances) | (n != n.round())].tolist()
     if bad or n.ndim != 1 or not len(n):
         got = f'{bad[0]:g}' if bad else reprlib.repr(label_counts)
-        raise ValueError(f"label_counts: expected for each label its number of training instances, 0…{n_instances}, got {got}")
+        raise ValueError(f"{what}, 0…{n_instances}, got {got}")
     return n.long().clamp(1, int(n_instances) - 1)
 
 # %% ../../nbs/10_bce.ipynb #47ae3727
@@ -121,18 +126,21 @@ def check_weights(pos_weight, # what should be (L,) numbers > 0, or 'balanced'
                   label_counts=None, n_instances=None # as for `balanced_weights`
     ) -> Tensor: # (L,) float64
     "Weights of positives as a tensor; ValueError where they cannot mean anything."
-    if isinstance(pos_weight, str) and pos_weight == 'balanced': return balanced_weights(label_counts, n_instances, clip)
+    if isinstance(pos_weight, str) and pos_weight == 'balanced':
+        return balanced_weights(label_counts, n_instances, clip)
     try: w = torch.as_tensor(pos_weight, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError): w = torch.empty(0)
     n = None if label_counts is None else len(label_counts)
     if w.ndim != 1 or not len(w) or len(w) != (n or len(w)) or not (w.isfinite() & (w > 0)).all():
-        raise ValueError(f"pos_weight: expected 'balanced' or a number > 0 for each of {n or 'L'} labels, got {reprlib.repr(pos_weight)}")
+        got = reprlib.repr(pos_weight)
+        raise ValueError(f"pos_weight: expected 'balanced' or a number > 0 for each of {n or 'L'} labels, got {got}")
     return w
 
 # %% ../../nbs/10_bce.ipynb #f7f69c0d
 def _fitting(v, logits, name='pos_weight'):
     "`v` (L,) in the format and place of the logits; ValueError where it has not one number for each column."
-    if len(v) != logits.shape[1]: raise ValueError(f"{name}: expected {logits.shape[1]} numbers like columns of logits, got {len(v)}")
+    if len(v) != (n := logits.shape[1]):
+        raise ValueError(f"{name}: expected {n} numbers like columns of logits, got {len(v)}")
     return v.to(logits)
 
 # %% ../../nbs/10_bce.ipynb #91718da2
@@ -154,4 +162,5 @@ class BCELoss(WeightedLoss):
     "Binary cross-entropy on logits, mean over instances and labels: torch's own."
     def __init__(self, **weights # `pos_weight`, `clip`, `label_counts`, `n_instances`: see `WeightedLoss`
                 ): super().__init__(**weights)
-    def terms(self, logits, labels): return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction='none')
+    def terms(self, logits, labels):
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction='none')

@@ -26,7 +26,8 @@ class DistributionBalancedLoss(EntryLoss):
                 ):
         super().__init__()
         self.register_buffer('label_counts', check_counts(label_counts, n_instances), persistent=False)
-        self.n_instances, self.alpha, self.beta = int(n_instances), check_range(alpha, 'alpha'), check_range(beta, 'beta', positive=True)
+        self.n_instances, self.alpha = int(n_instances), check_range(alpha, 'alpha')
+        self.beta = check_range(beta, 'beta', positive=True)
         self.mu, self.bias = check_number(mu, 'mu', positive=False), check_range(bias, 'bias')
         self.kappa, self.gamma = check_range(kappa, 'kappa', positive=True), check_range(gamma, 'gamma')
     def weight(self, labels):

@@ -22,7 +22,7 @@ class FocalLoss(WeightedLoss):
     def __init__(self,
                  gamma: float = 2., # γ >= 0; 0 is BCE
                  alpha: float = None, # weight of positives, between 0 and 1, negatives get 1 − α; None: 1 for both
-                 reduction: str = 'mean', # 'mean' over known entries, 'sum', or 'batchmean': the sum over the number of instances
+                 reduction: str = 'mean', # 'mean' over known entries, 'sum', or 'batchmean': the sum over instances
                  **weights # `pos_weight`, `clip`, `label_counts`, `n_instances`: see `WeightedLoss`
                 ):
         super().__init__(reduction, **weights)
@@ -39,7 +39,7 @@ class AsymmetricLoss(WeightedLoss):
                  gamma_neg: float = 4., # γ₋ >= 0
                  gamma_pos: float = 1., # γ₊ >= 0
                  margin: float = .05, # m in [0, 1): negatives with p <= m are ignored
-                 reduction: str = 'mean', # 'mean' over known entries, 'sum', or 'batchmean': the sum over the number of instances
+                 reduction: str = 'mean', # 'mean' over known entries, 'sum', or 'batchmean': the sum over instances
                  **weights # `pos_weight`, `clip`, `label_counts`, `n_instances`: see `WeightedLoss`
                 ):
         super().__init__(reduction, **weights)

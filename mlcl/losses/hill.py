@@ -12,12 +12,12 @@ from .focal import focal
 
 # %% ../../nbs/15_hill.ipynb #877c7d20
 class HillLoss(EntryLoss):
-    "Hill loss (Zhang et al. 2021) for labels that may be missing: (λ − p)p² for negatives, focal with a margin for positives. The publication sums; the default here is the mean."
+    "Hill loss (Zhang et al. 2021): (λ − p)p² for negatives, focal with a margin for positives. The publication sums."
     def __init__(self,
                  lam: float = 1.5, # λ > 0; below 3/2 the most confident negatives are pulled up
                  margin: float = 1., # m >= 0, taken off the logits of positives
                  gamma: float = 2., # γ >= 0, focal exponent of positives
-                 reduction: str = 'mean' # 'mean' over known entries, 'sum', or 'batchmean': the sum over the number of instances
+                 reduction: str = 'mean' # 'mean' over known entries, 'sum', or 'batchmean': the sum over instances
                 ):
         super().__init__()
         self.lam, self.margin = check_range(lam, 'lam', positive=True), check_range(margin, 'margin')

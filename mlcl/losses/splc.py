@@ -13,19 +13,20 @@ from .focal import focal
 
 # %% ../../nbs/16_splc.ipynb #e9925d22
 class SPLCLoss(EntryLoss):
-    "Self-paced loss correction (Zhang et al. 2021) for labels that may be missing, on focal with a margin. Call `after_epoch()` after each epoch. The publication sums; the default here is the mean."
+    "SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch. The publication sums."
     def __init__(self,
                  threshold: float = .6, # θ in [0, 1): a negative with p > θ is trained as a positive
                  change_epoch: int = 1, # E₀: corrections begin when so many epochs are over
                  margin: float = 1., # m >= 0, taken off the logits of positives
                  gamma: float = 2., # γ >= 0, focal exponent
-                 reduction: str = 'mean' # 'mean' over known entries, 'sum', or 'batchmean': the sum over the number of instances
+                 reduction: str = 'mean' # 'mean' over known entries, 'sum', or 'batchmean': the sum over instances
                 ):
         super().__init__()
         if isinstance(change_epoch, bool) or not isinstance(change_epoch, Integral) or change_epoch < 0:
             raise ValueError(f"change_epoch: expected a whole number >= 0, got {change_epoch!r}")
         self.threshold, self.change_epoch, self.epoch = check_range(threshold, 'threshold', 1.), int(change_epoch), 0
-        self.margin, self.gamma, self.reduction = check_range(margin, 'margin'), check_range(gamma, 'gamma'), check_reduction(reduction)
+        self.margin, self.gamma = check_range(margin, 'margin'), check_range(gamma, 'gamma')
+        self.reduction = check_reduction(reduction)
     def after_epoch(self):
         "Say that an epoch is over."
         self.epoch += 1

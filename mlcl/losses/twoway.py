@@ -13,8 +13,8 @@ from .contrast import NoPositivesWarning
 
 # %% ../../nbs/13_twoway.ipynb #dd6d70d9
 class TwoWayLoss(LogitLoss):
-    "Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, within labels and within instances. Unknown labels (NaN) are in neither."
-    unknown = True
+    "Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, within labels and within instances."
+    unknown = True # NaN is neither
     fixed_threshold = False # unchanged by a constant added to all logits
     def __init__(self,
                  t_pos: float = 4., # T₊ > 0, temperature of the positives
@@ -29,5 +29,6 @@ class TwoWayLoss(LogitLoss):
         h = (self.t_neg*high + self.t_pos*low)[pos.any(dim)]
         return (-logsigmoid(-h)).sum() / max(len(h), 1)
     def compute(self, logits, labels):
-        if not (labels == 1).any(): warnings.warn(NoPositivesWarning("no label of any instance is positive: the loss is 0"), stacklevel=2)
+        if not (labels == 1).any():
+            warnings.warn(NoPositivesWarning("no label of any instance is positive: the loss is 0"), stacklevel=2)
         return self.one_way(logits, labels, 0) + self.one_way(logits, labels, 1)
