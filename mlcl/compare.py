@@ -290,10 +290,15 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
         if not (used['text'] or used['images']): used['features'] = columns(features or [c for c in t if c not in (*at, split or 'split')], list(t), 'features')
         x = instances(t, folder, **used)
     ds = checked(name, x, *label_matrix(y, names, min_count, unknown), part, used, seed)
-    if k := _unknown(np.asarray(y) if hasattr(y, '__array__') else y, unknown):
-        said = f'{k:,} label entries ({k/np.size(y):.1%}) are unknown (empty or NaN) and count as absent'
-        ds.info['notices'].insert(0, said)
+    ds.info['notices'][:0] = _counted(y, unknown)
     return ds
+
+# %% ../nbs/92_compare.ipynb #b2845efa
+def _counted(y, unknown) -> list: # a line, or none
+    "How many labels are unknown, and what they count as."
+    y = np.asarray(y) if hasattr(y, '__array__') else y
+    k = _unknown(y, unknown)
+    return [f'{k:,} label entries ({k/np.size(y):.1%}) are unknown (empty or NaN) and count as absent'] if k else []
 
 # %% ../nbs/92_compare.ipynb #f26df2b5
 def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
