@@ -599,6 +599,7 @@ def fit(self: MultiLabelClassifier,
     self.classes_ = names
     return self
 
+# %% ../nbs/92_compare.ipynb #0852ea2f
 @patch
 def _seed(self: MultiLabelClassifier):
     if isinstance(self.random_state, (int, np.integer)): self.seed_ = int(self.random_state)
