@@ -37,6 +37,7 @@ def check_logits(logits, # what should be a (n, L) tensor
 def _gaps(labels, logits):
     "Where labels are unknown, or None; a batch without a known one gives a warning."
     if not (isinstance(labels, Tensor) and labels.is_floating_point() and labels.device == logits.device): return None
+    if not labels.sum().isnan(): return None # the quicker question
     gaps = labels.isnan()
     if not gaps.any(): return None
     if gaps.all(): warnings.warn(NothingKnownWarning("labels: every one is unknown (NaN): the loss is 0"), stacklevel=5)
@@ -71,8 +72,10 @@ class LogitLoss(nn.Module):
 def _brief(v): return reprlib.repr([round(x, 3) for x in v.tolist()]) if isinstance(v, Tensor) else v
 
 # %% ../../nbs/10_bce.ipynb #547fde04
-REDUCTIONS = dict(mean=lambda t, known: t.sum()/known.sum().clamp(min=1), sum=lambda t, known: t.sum(),
-                  batchmean=lambda t, known: t.sum()/known.any(1).sum().clamp(min=1))
+REDUCTIONS = dict( # `known` is None where every entry is
+    mean=lambda t, known=None: t.mean() if known is None else t.sum()/known.sum().clamp(min=1),
+    sum=lambda t, known=None: t.sum(),
+    batchmean=lambda t, known=None: t.sum()/(len(t) if known is None else known.any(1).sum().clamp(min=1)))
 
 def check_reduction(reduction: str # what should be a name in `REDUCTIONS`
     ) -> str: # the name
@@ -86,12 +89,14 @@ class EntryLoss(LogitLoss):
     "Base of the losses with a term for each entry: a subclass writes `terms`. Unknown entries (NaN) count nowhere."
     unknown, reduction, pos_weight = True, 'mean', None
     def terms(self, logits, labels): raise NotImplementedError("a loss with a term for each entry defines terms")
+    def weighted(self, logits, labels):
+        t = self.terms(logits, labels)
+        return t if self.pos_weight is None else t*torch.where(labels == 1, _fitting(self.pos_weight, logits), 1)
     def compute(self, logits, labels):
-        known = ~labels.isnan()
-        y = labels.masked_fill(~known, 0)
-        t = self.terms(logits, y)
-        if self.pos_weight is not None: t = t*torch.where(y == 1, _fitting(self.pos_weight, logits), 1)
-        return REDUCTIONS[self.reduction](t.masked_fill(~known, 0), known)
+        total = REDUCTIONS[self.reduction]
+        if not labels.sum().isnan(): return total(self.weighted(logits, labels))
+        gaps = labels.isnan()
+        return total(self.weighted(logits, labels.masked_fill(gaps, 0)).masked_fill(gaps, 0), ~gaps)
 
 # %% ../../nbs/10_bce.ipynb #002f7d3f
 def check_counts(label_counts, # what should be (L,) whole numbers in 0…N
