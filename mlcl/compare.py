@@ -104,40 +104,60 @@ def _kept(n, rows, min_count):
     afford(9*rows*len(kept), f'{rows:,} instances × {len(kept):,} labels', 'leave out rare labels: min_count')
     return kept
 
+# %% ../nbs/92_compare.ipynb #6617b3e9
+UNKNOWN = (None, 'absent', 'left out')
+
+def _unknown(y, choice):
+    "How many entries of a float matrix are NaN; `ValueError` where it is not said what they mean."
+    if choice not in UNKNOWN: raise ValueError(f"unknown: expected None, 'absent' or 'left out', got {choice!r}")
+    k = int(np.isnan(y).sum()) if isinstance(y, np.ndarray) and y.ndim == 2 and y.dtype.kind == 'f' else 0
+    if k and choice is None:
+        raise ValueError(f"labels: expected 0 or 1, got {k:,} unknown (NaN) of {y.size:,}; unknown='absent' counts them as 0;"
+                         " a classifier with a loss on logits can leave them out: unknown='left out'")
+    return k
+
 # %% ../nbs/92_compare.ipynb #d3e043b7
 def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,)
                  names=None, # of the columns of a matrix
-                 min_count: int = 0 # leave out labels with fewer instances
-    ) -> tuple: # (N, L) uint8, array of L names
+                 min_count: int = 0, # leave out labels with fewer instances
+                 unknown: str = None # NaN in a matrix: 'absent' counts it as 0, 'left out' keeps it; default: refused
+    ) -> tuple: # (N, L) uint8 (float32 where NaN is kept), array of L names
     "Multi-hot labels and their names."
     names = getattr(y, 'columns', names)
     y = y.toarray() if hasattr(y, 'toarray') else np.asarray(y) if hasattr(y, '__array__') else y
     try: a = np.asarray(y)
     except ValueError: a = np.empty(0) # sets of several sizes
-    if a.dtype.kind == 'f': assert_all_finite(a, input_name='y')
+    if a.dtype.kind == 'f': assert_all_finite(a, input_name='y', allow_nan=a.ndim == 2)
+    gaps = _unknown(a, unknown)
     if matrix := a.ndim == 2 and a.dtype.kind in 'biuf':
         names = np.arange(a.shape[1]) if names is None else np.asarray(names)
-        if (bad := ~np.isin(a, (0, 1)).all(0)).any(): raise ValueError(f'labels: expected only 0 and 1, got other values in column {names[bad][0]}')
-        n = dict(zip(names.tolist(), a.sum(0).astype(int)))
+        if (bad := ~(np.isin(a, (0, 1)) | (a != a)).all(0)).any():
+            raise ValueError(f'labels: expected only 0 and 1, got other values in column {names[bad][0]}')
+        n = dict(zip(names.tolist(), (a == 1).sum(0)))
     else:
         one = a.ndim == 1 and len(a) and (isinstance(a[0], str) or not np.iterable(a[0]))
         if one: check_classification_targets(a)
         sets = a[:, None].tolist() if one else [list(s) for s in y]
         n = Counter(l for s in sets for l in set(s))
     kept = _kept(n, len(y), min_count)
-    if matrix: at = np.isin(names, kept); return a[:, at].astype(np.uint8), names[at]
+    if matrix:
+        at = np.isin(names, kept)
+        keep = gaps and unknown == 'left out'
+        return a[:, at].astype(np.float32) if keep else (a[:, at] == 1).astype(np.uint8), names[at]
     b = MultiLabelBinarizer(classes=kept).fit([])
     return b.transform([[l for l in s if n[l] >= min_count] for s in sets]).astype(np.uint8), b.classes_
 
 # %% ../nbs/92_compare.ipynb #5d64163c
-def numbers(t: pd.DataFrame, what: str) -> np.ndarray: # (N, F) float32
+def numbers(t: pd.DataFrame, what: str,
+            gaps: bool = False # may cells be empty or NaN?
+    ) -> np.ndarray: # (N, F) float32
     "The columns of a table as finite numbers."
     if bad := [c for c in t if not pd.api.types.is_numeric_dtype(t[c])]:
         v = pd.to_numeric(t[bad[0]], errors='coerce').isna() & t[bad[0]].notna()
         raise ValueError(f'{what}: expected numbers, got {repr(t[bad[0]][v].iloc[0])[:40] if v.any() else "other values"} in column {bad[0]!r}'
             + (f' (and {len(bad) - 1} more columns)' if bad[1:] else '') + f'; name those to use: {what}, or text')
     x = t.to_numpy(np.float32)
-    if len(at := np.argwhere(~np.isfinite(x))):
+    if len(at := np.argwhere(np.isinf(x) if gaps else ~np.isfinite(x))):
         raise ValueError(f'{what}: expected finite numbers, got {len(at):,} empty, NaN or infinite cells; the first is row {at[0][0] + 1}, column {t.columns[at[0][1]]!r}')
     return x
 
@@ -252,9 +272,11 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
          sep: str = None, # what separates labels in a cell
          encoding: str = None, # of a text file
          min_count: int = 1, # leave out labels with fewer instances
+         unknown: str = None, # 'absent': an empty or NaN cell in a column of 0 and 1 counts as 0; default: refused
          seed: int = 0 # of new splits
     ) -> Dataset: # `info` holds `notices` and the `columns` that were read
     "Read a data set, check it, and cut it into splits."
+    if unknown not in (None, 'absent'): raise ValueError(f"unknown: expected None or 'absent', got {unknown!r}")
     names = part = None
     used = dict(text=text, images=images, features=features)
     if isinstance(data, tuple): name, (x, y) = 'data', map(_dense, data)
@@ -262,12 +284,21 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     else:
         t, name, folder = _table(data, encoding, [s for s in (text, images, labels, split) if isinstance(s, str)])
         at = columns(labels or 'labels', list(t), 'labels')
-        y = label_sets(t[at[0]], sep) if len(at) == 1 else pd.DataFrame(numbers(t[at], 'labels'), columns=at)
+        y = label_sets(t[at[0]], sep) if len(at) == 1 else pd.DataFrame(numbers(t[at], 'labels', gaps=True), columns=at)
         if split or 'split' in t and set(t['split'].astype(str).str.lower()) <= set(NAMES): part = t[columns(split or 'split', list(t), 'split')[0]]
         if len(t) and not any(used.values()): used['images'] = next((c for c in t if os.path.isfile(folder/str(t[c].iloc[0]))), None)
         if not (used['text'] or used['images']): used['features'] = columns(features or [c for c in t if c not in (*at, split or 'split')], list(t), 'features')
         x = instances(t, folder, **used)
-    return checked(name, x, *label_matrix(y, names, min_count), part, used, seed)
+    ds = checked(name, x, *label_matrix(y, names, min_count, unknown), part, used, seed)
+    ds.info['notices'][:0] = _counted(y, unknown)
+    return ds
+
+# %% ../nbs/92_compare.ipynb #b2845efa
+def _counted(y, unknown) -> list: # a line, or none
+    "How many labels are unknown, and what they count as."
+    y = np.asarray(y) if hasattr(y, '__array__') else y
+    k = _unknown(y, unknown)
+    return [f'{k:,} label entries ({k/np.size(y):.1%}) are unknown (empty or NaN) and count as absent'] if k else []
 
 # %% ../nbs/92_compare.ipynb #f26df2b5
 def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
@@ -530,10 +561,12 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
                  settings: dict = None, # further ones, as in `mlcl.learner.train`
                  readout: str = None, # one of `READ`; default: the best on the validation split
                  validation: float = .2, # share of the training data that chooses readout and thresholds
+                 unknown: str = None, # NaN in labels: 'absent', or 'left out' for a loss on logits; default: refused
                  random_state=None # a number, or a `RandomState`
         ):
         self.loss, self.encoder, self.epochs, self.lr, self.batch_size = loss, encoder, epochs, lr, batch_size
-        self.settings, self.readout, self.validation, self.random_state = settings, readout, validation, random_state
+        self.settings, self.readout, self.validation = settings, readout, validation
+        self.unknown, self.random_state = unknown, random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -552,17 +585,21 @@ def _instances(self: MultiLabelClassifier, X, reset=False):
 @patch
 def fit(self: MultiLabelClassifier,
         X, # (N, F) numbers, N texts, or N uint8 pictures
-        y # (N, L) of 0 and 1, N label sets, or N labels
+        y # (N, L) of 0 and 1 (NaN: see `unknown`), N label sets, or N labels
     ):
     "Train, and choose readout and thresholds on a part of the data that is kept back."
     if y is None: raise ValueError('fit requires y to be passed, but the target y is None')
-    x, (Y, names) = self._instances(X, reset=True), label_matrix(y)
+    x, (Y, names) = self._instances(X, reset=True), label_matrix(y, unknown=self.unknown)
     check_consistent_length(x, Y)
-    parts = split(Y, (1 - self.validation, self.validation), self._seed())
+    if self.unknown == 'left out' and self.loss in LOSSES and LOSSES[self.loss].route != 'logits':
+        raise ValueError(f"unknown: expected None or 'absent' for {self.loss}, a contrastive loss, got 'left out'")
+    self.n_unknown_ = _unknown(np.asarray(y), self.unknown) if hasattr(y, '__array__') else 0
+    parts = split(Y == 1, (1 - self.validation, self.validation), self._seed())
     self.fit_dataset(Dataset('data', kind_of(x), x, Y, list(map(str, names)), dict(zip(('train', 'val'), parts)), ''))
     self.classes_ = names
     return self
 
+# %% ../nbs/92_compare.ipynb #0852ea2f
 @patch
 def _seed(self: MultiLabelClassifier):
     if isinstance(self.random_state, (int, np.integer)): self.seed_ = int(self.random_state)

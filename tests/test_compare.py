@@ -5,7 +5,7 @@ from PIL import Image
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from mlcl import compare as c
 from mlcl.cli import main
-from mlcl.compare import MultiLabelClassifier, label_matrix, label_sets, read
+from mlcl.compare import MultiLabelClassifier, found, label_matrix, label_sets, read
 from mlcl.losses import LOSSES
 
 QUIET = lambda *a, **k: None
@@ -208,6 +208,59 @@ def test_features_and_label_columns(tmp_path):
     for ds in (read(write(tmp_path/'a.csv', t), labels='l_*'), read(t, labels='l_1,l_2,l_3'), read(t, labels=['l_1', 'l_2', 'l_3']), read(tmp_path/'a.npz'), read((x, y))):
         assert ds.kind == 'features' and np.allclose(ds.x, x) and (ds.y == y).all() and ds.labels in (['l_1', 'l_2', 'l_3'], ['0', '1', '2'])
     assert read(t, labels='l_*', features='a,b').x.shape == (120, 2)
+
+
+def unknown_labels():
+    "Features, labels, and the labels with a seventh of one column unknown."
+    x, y = numbers()
+    z = y.astype(float)
+    z[::7, 0] = np.nan
+    return x, y, z
+
+
+def test_unknown_labels_are_refused_until_it_is_said_what_they_are(tmp_path):
+    x, y, z = unknown_labels()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))
+    for f in (lambda: read((x, z)), lambda: read(t, labels='l_*'), lambda: read(write(tmp_path/'a.csv', t), labels='l_*'), lambda: MultiLabelClassifier('bce').fit(x, z)):
+        with pytest.raises(ValueError, match="^labels: expected 0 or 1, got 18 unknown .NaN. of 360; unknown='absent' counts"): f()
+    for f in (lambda: read((x, z), unknown='left out'), lambda: read((x, y), unknown='0'), lambda: MultiLabelClassifier('bce', unknown=0).fit(x, z)):
+        with pytest.raises(ValueError, match='^unknown: expected None'): f()
+    with pytest.raises(ValueError, match="^unknown: expected None or 'absent' for reg, a contrastive loss, got 'left out'"):
+        MultiLabelClassifier('reg', unknown='left out').fit(x, z)
+    with pytest.raises(ValueError, match='infinity'): read((x, np.where(y, np.inf, 0)), unknown='absent')
+    with pytest.raises(ValueError, match='^labels: expected only 0 and 1, got other values in column 1'): read((x, z + [[0, 2, 0]]), unknown='absent')
+
+
+def test_unknown_labels_that_count_as_absent_are_reported(tmp_path):
+    x, y, z = unknown_labels()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))
+    said = '18 label entries (5.0%) are unknown (empty or NaN) and count as absent'
+    for ds in (read((x, z), unknown='absent'), read(t, labels='l_*', unknown='absent'), read(write(tmp_path/'a.csv', t), labels='l_*', unknown='absent')):
+        assert ds.y.dtype == np.uint8 and (ds.y == np.nan_to_num(z)).all() and said in found(ds)
+    assert not any('unknown' in l for l in found(read((x, y), unknown='absent')))
+    m = MultiLabelClassifier('bce', unknown='absent', epochs=2, random_state=0).fit(x, z)
+    k = MultiLabelClassifier('bce', epochs=2, random_state=0).fit(x, np.nan_to_num(z))
+    assert m.n_unknown_ == 18 and k.n_unknown_ == 0 and (m.predict_proba(x) == k.predict_proba(x)).all()
+    m.save(tmp_path/'m.safetensors')
+    assert MultiLabelClassifier.load(tmp_path/'m.safetensors').unknown == 'absent'
+
+
+def test_kept_unknown_labels_stay_nan():
+    _, y, z = unknown_labels()
+    kept, names = label_matrix(z, unknown='left out')
+    assert kept.dtype == np.float32 and np.array_equal(kept, z.astype(np.float32), equal_nan=True) and names.tolist() == [0, 1, 2]
+    assert label_matrix(y, unknown='left out')[0].dtype == np.uint8
+
+
+def test_weights_of_positives_reach_the_loss():
+    x, y = numbers()
+    m = MultiLabelClassifier('bce', settings=dict(loss=dict(pos_weight='balanced')), epochs=1, random_state=0).fit(x, y)
+    n = np.array(m.trained_.model.label_counts)
+    assert m.trained_.model.loss.pos_weight.tolist() == pytest.approx((m.trained_.model.n_instances/n - 1).tolist())
+    with pytest.raises(ValueError, match='^pos_weight: expected .* each of 3 labels'):
+        MultiLabelClassifier('asl', settings=dict(loss=dict(pos_weight=[1., 2.]))).fit(x, y)
+    with pytest.raises(ValueError, match='^settings: expected for reg'):
+        MultiLabelClassifier('reg', settings=dict(loss=dict(pos_weight='balanced'))).fit(x, y)
 
 
 def test_folder_of_pictures(tmp_path):

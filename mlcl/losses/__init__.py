@@ -6,14 +6,16 @@
 __all__ = ['LOSSES', 'WregLoss', 'make_loss']
 
 # %% ../../nbs/29_losses.ipynb #54ecfdc2
-import inspect
+import inspect, reprlib
 from torch import nn
 from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
-from .bce import BCELoss
+from .bce import BCELoss, WeightedLoss
 from .focal import AsymmetricLoss, FocalLoss
 from .zlpr import ZLPRLoss
 from .twoway import TwoWayLoss
 from .db import DistributionBalancedLoss
+from .hill import HillLoss
+from .splc import SPLCLoss
 from .proto import PrototypeLoss
 from .supcon import SupConLoss, SupConAnyLoss, SupConAllLoss
 from .base import JaccardSupConLoss
@@ -35,6 +37,7 @@ class WregLoss(RegLoss):
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
 LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, zlpr=ZLPRLoss, twoway=TwoWayLoss, db=DistributionBalancedLoss,
+              hill=HillLoss, splc=SPLCLoss,
               proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
               mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
 
@@ -48,15 +51,21 @@ def make_loss(name: str, # a name in `LOSSES`
     ) -> nn.Module: # the loss; `.route` says whether it takes 'logits' or 'embeddings'
     "Make a loss by name."
     if name not in LOSSES: raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
+    if label_counts is not None and (not hasattr(label_counts, '__len__') or len(label_counts) != n_labels):
+        raise ValueError(f"label_counts: expected a number for each of {n_labels} labels, got {reprlib.repr(label_counts)}")
     given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts, n_instances=n_instances)
-    takes = _settings(LOSSES[name])
+    takes = {**_settings(LOSSES[name]), **_options(LOSSES[name])}
     unknown = set(settings) - set(takes) | set(settings) & set(given)
     if unknown: raise ValueError(f"settings: expected for {name} {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")
     return LOSSES[name](**{k: v for k, v in given.items() if k in takes}, **settings)
 
 # %% ../../nbs/29_losses.ipynb #23c26435
 def _settings(cls):
-    "Names of the arguments that a loss of this study takes; torch's own are not ours to set."
-    if cls is BCELoss: return {}
+    "The arguments that a loss of this study takes."
     mine = {k: p for k, p in inspect.signature(cls).parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD}
     return {**mine, **inspect.signature(ContrastiveLoss).parameters} if issubclass(cls, ContrastiveLoss) else mine
+
+def _options(cls):
+    "Further arguments, which an experiment records only where they are given: weights of positives."
+    mine = inspect.signature(WeightedLoss).parameters if issubclass(cls, WeightedLoss) else {}
+    return {k: p for k, p in mine.items() if p.kind == p.KEYWORD_ONLY}

@@ -8,25 +8,27 @@ __all__ = ['TwoWayLoss']
 # %% ../../nbs/13_twoway.ipynb #c3fd25cd
 import warnings
 from torch.nn.functional import logsigmoid
-from .bce import LogitLoss
-from .contrast import NoPositivesWarning, check_number
+from .bce import LogitLoss, check_range
+from .contrast import NoPositivesWarning
 
 # %% ../../nbs/13_twoway.ipynb #dd6d70d9
 class TwoWayLoss(LogitLoss):
     "Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, within labels and within instances."
+    unknown = True # NaN is neither
     fixed_threshold = False # unchanged by a constant added to all logits
     def __init__(self,
                  t_pos: float = 4., # T₊ > 0, temperature of the positives
                  t_neg: float = 1. # T₋ > 0, temperature of the negatives
                 ):
         super().__init__()
-        self.t_pos, self.t_neg = check_number(t_pos, 't_pos'), check_number(t_neg, 't_neg')
-    def one_way(self, logits, pos, dim):
+        self.t_pos, self.t_neg = check_range(t_pos, 't_pos', positive=True), check_range(t_neg, 't_neg', positive=True)
+    def one_way(self, logits, labels, dim):
+        pos, neg = labels == 1, labels == 0
         low = (-logits/self.t_pos).masked_fill(~pos, -1e30).logsumexp(dim)
-        high = (logits/self.t_neg).masked_fill(pos, -1e30).logsumexp(dim)
+        high = (logits/self.t_neg).masked_fill(~neg, -1e30).logsumexp(dim)
         h = (self.t_neg*high + self.t_pos*low)[pos.any(dim)]
         return (-logsigmoid(-h)).sum() / max(len(h), 1)
     def compute(self, logits, labels):
-        pos = labels == 1
-        if not pos.any(): warnings.warn(NoPositivesWarning("no label of any instance is positive: the loss is 0"), stacklevel=2)
-        return self.one_way(logits, pos, 0) + self.one_way(logits, pos, 1)
+        if not (labels == 1).any():
+            warnings.warn(NoPositivesWarning("no label of any instance is positive: the loss is 0"), stacklevel=2)
+        return self.one_way(logits, labels, 0) + self.one_way(logits, labels, 1)

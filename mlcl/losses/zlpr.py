@@ -12,7 +12,8 @@ from .bce import LogitLoss
 # %% ../../nbs/12_zlpr.ipynb #00d88295
 class ZLPRLoss(LogitLoss):
     "ZLPR (Su et al. 2022): log(1 + Σ exp of negatives) + log(1 + Σ exp of minus positives), mean over instances; predicts logits > 0."
+    unknown = True # NaN leaves both sums
     def compute(self, logits, labels):
-        zero, pos = logits.new_zeros(len(logits), 1), labels == 1
-        sides = (logits.masked_fill(pos, -1e30), (-logits).masked_fill(~pos, -1e30))
-        return sum(torch.cat([s, zero], 1).logsumexp(1) for s in sides).mean()
+        zero, some = logits.new_zeros(len(logits), 1), (~labels.isnan()).any(1).sum().clamp(min=1)
+        sides = (logits.masked_fill(labels != 0, -1e30), (-logits).masked_fill(labels != 1, -1e30))
+        return sum(torch.cat([s, zero], 1).logsumexp(1).sum() for s in sides)/some
