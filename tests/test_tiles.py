@@ -49,7 +49,7 @@ def test_equals_the_definition(name, tile):
 
 
 @pytest.mark.parametrize("tile", [None, 3])
-@pytest.mark.parametrize("name", EMBEDDING)
+@pytest.mark.parametrize("name", [n for n in EMBEDDING if n != "proto"])
 def test_given_references(name, tile):
     "References that replace the batch, with their own gradient."
     loss, (x, y), (r, yr) = make(name, tile=tile), data(), data(8, seed=4)

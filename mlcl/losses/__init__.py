@@ -30,8 +30,9 @@ class WregLoss(RegLoss):
                  dim: int, # embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap
+                 prototype_anchors: bool = True, # False: prototypes are references only
                  **scale # `tile` and `product`, see `ContrastiveLoss`
-                ): super().__init__(n_labels, dim, temperature, alpha, regularize=False, **scale)
+                ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, **scale)
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
 LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, zlpr=ZLPRLoss, twoway=TwoWayLoss, db=DistributionBalancedLoss,

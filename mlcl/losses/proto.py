@@ -6,6 +6,7 @@
 __all__ = ['check_count', 'PrototypeLoss', 'proto_weight']
 
 # %% ../../nbs/21_proto.ipynb #3179943e
+import numbers
 import torch
 from torch import nn
 from ..labels import OneHot, intersection, sizes
@@ -15,9 +16,9 @@ from .contrast import Block, ContrastiveLoss
 def check_count(x, # what should be a whole number >= 1
                 name: str # of the argument, for the message
     ) -> int: # the number
-    "Raise ValueError unless `x` is an integer of at least 1."
-    if isinstance(x, bool) or not isinstance(x, int) or x < 1: raise ValueError(f"{name}: expected an integer >= 1, got {x!r}")
-    return x
+    "Raise ValueError unless `x` is an integer, of Python or NumPy, of at least 1."
+    if isinstance(x, bool) or not isinstance(x, numbers.Integral) or x < 1: raise ValueError(f"{name}: expected an integer >= 1, got {x!r}")
+    return int(x)
 
 # %% ../../nbs/21_proto.ipynb #4e6e1633
 class PrototypeLoss(ContrastiveLoss):
@@ -31,9 +32,11 @@ class PrototypeLoss(ContrastiveLoss):
         super().__init__(temperature, **scale)
         self.n_labels, self.dim = check_count(n_labels, 'n_labels'), check_count(dim, 'dim')
         self.own = OneHot(self.n_labels) # their label sets
-        self.prototypes = nn.Parameter(torch.randn(n_labels, dim) / dim**.5)
+        self.prototypes = nn.Parameter(torch.randn(self.n_labels, self.dim) / self.dim**.5)
     def prototype_block(self): return Block(self.prototypes, self.own.to(self.prototypes.device))
-    def blocks(self, batch, refs): return [batch], [self.prototype_block()]
+    def blocks(self, batch, refs):
+        if refs is not batch: raise ValueError(f"ref_embeddings: expected None, since {type(self).__name__} compares with its prototypes alone, got {len(refs.embeddings)} references")
+        return [batch], [self.prototype_block()]
     def weight(self, labels, refs, me): return proto_weight(labels, refs, me)
     def extra_repr(self): return f"n_labels={self.n_labels}, dim={self.dim}, {super().extra_repr()}"
 
