@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from mlcl.checks import random_labels
-from mlcl.losses import Block, ContrastiveLoss, NoPositivesWarning, RegLoss, SupConLoss, contrast, make_loss
+from mlcl.losses import Block, ContrastiveLoss, NoPositivesWarning, RegLoss, SupConLoss, contrast
 from mlcl.losses.contrast import check_flag, common_width, definition
 from mlcl.losses.reg import carried
 from mlcl.labels import OneHot
 from mlcl.scale.queue import LabelQueue, WithQueue
 from test_losses import EMBEDDING, F64, make, quiet
+from helpers import make_loss
 
 REFS = [n for n in EMBEDDING if n != "proto"]  # losses that compare with instances
 FORMATS = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, F64]

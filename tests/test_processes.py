@@ -5,9 +5,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from mlcl.checks import label_batches, random_labels
-from mlcl.losses import LOSSES, NoPositivesWarning, make_loss
+from mlcl.losses import LOSSES, NoPositivesWarning
 from mlcl.scale.processes import Gathered, in_processes, join, value_and_gradients, world
 from mlcl.scale.queue import LabelQueue, WithQueue
+from helpers import make_loss
 
 F64 = torch.float64
 NAMES = [k for k, cls in LOSSES.items() if cls.route == 'embeddings']

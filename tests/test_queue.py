@@ -5,9 +5,10 @@ import numpy as np, pytest, torch
 from torch import nn
 from mlcl.checks import label_batches, random_labels
 from mlcl.learner import make_learner
-from mlcl.losses import LOSSES, Block, NoPositivesWarning, contrast, make_loss
+from mlcl.losses import LOSSES, Block, NoPositivesWarning, contrast
 from mlcl.losses.contrast import positions
 from mlcl.scale.queue import LabelQueue, QueueCallback, WithQueue, momentum_update
+from helpers import make_loss
 
 F64 = torch.float64
 NAMES = [k for k, cls in LOSSES.items() if cls.route == 'embeddings' and k != 'proto'] # which is refused
@@ -21,7 +22,7 @@ def dense(loss, x, y, n):
     rows = [torch.arange(len(a.labels))[-n if a.labels is y else 0:] for a in anchors]
     own = [Block(a.embeddings[i], a.labels[i]) for a, i in zip(anchors, rows)]
     me = [positions(a, refs)[i] for a, i in zip(anchors, rows)]
-    return contrast(own, refs, loss.weight, temperature=loss.temperature, me=me, drop_repulsion=loss.drop_repulsion, count=loss.count(y[-n:]))
+    return contrast(own, refs, loss.weight, temperature=loss.temperature, me=me, drop_repulsion=loss.drop_repulsion, apart=loss.apart, count=loss.count(y[-n:]))
 
 
 def filled(x, y, size=None):

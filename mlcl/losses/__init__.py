@@ -21,6 +21,10 @@ from .mulsupcon import MulSupConLoss
 from .simdis import SimilarityDissimilarityLoss
 from .abalone import AbaloneLoss
 from .reg import RegLoss
+from .softjac import SoftJaccardLoss
+from .gma import GMALoss
+from .multisupcon import MultiSupConLoss
+from .sincere import SincereLoss
 
 # %% ../../nbs/29_losses.ipynb #059252ad
 class WregLoss(RegLoss):
@@ -37,7 +41,8 @@ class WregLoss(RegLoss):
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
 LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, zlpr=ZLPRLoss, twoway=TwoWayLoss, db=DistributionBalancedLoss,
               proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
-              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss)
+              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss,
+              softjac=SoftJaccardLoss, gma=GMALoss, multisupcon=MultiSupConLoss, sincere=SincereLoss)
 
 # %% ../../nbs/29_losses.ipynb #4cc204aa
 def make_loss(name: str, # a name in `LOSSES`
@@ -45,11 +50,13 @@ def make_loss(name: str, # a name in `LOSSES`
               dim: int, # embedding size D (losses on logits do not need it)
               label_counts=None, # (L,) number of training instances with each label, for losses that weigh by it
               n_instances: int = None, # number of training instances N, likewise
+              labels=None, # (N, L) training labels, for losses that need to know which labels meet
               **settings # settings of the loss: temperature, alpha, beta …
     ) -> nn.Module: # the loss; `.route` says whether it takes 'logits' or 'embeddings'
     "Make a loss by name."
     if name not in LOSSES: raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
-    given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts, n_instances=n_instances)
+    given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts, n_instances=n_instances, labels=labels)
+    if 'cooccurrence' in settings: given.pop('labels')
     takes = _settings(LOSSES[name])
     unknown = set(settings) - set(takes) | set(settings) & set(given)
     if unknown: raise ValueError(f"settings: expected for {name} {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")

@@ -43,13 +43,14 @@ def is_self(me: Tensor, # (b,) position of each anchor among the references, -1 
 
 # %% ../../nbs/20_contrast.ipynb #afa8b2e5
 def drop_self(mats: list, # one (b, M_k) matrix for each block
-              me: Tensor # (b,) position of each anchor among all references
+              me: Tensor, # (b,) position of each anchor among all references
+              to: float = 0. # what is written there
     ) -> list: # the same matrices, zero where an anchor meets itself
     "Remove each anchor's own entry, in place."
     me = me[:, None]
     for m in mats:
         at = me.clamp(0, m.shape[1] - 1)
-        m.scatter_(1, at, m.gather(1, at).masked_fill_(at == me, 0))
+        m.scatter_(1, at, m.gather(1, at).masked_fill_(at == me, to))
         me = me - m.shape[1]
     return mats
 

@@ -69,7 +69,7 @@ def row_apart(s, # (b, M) scaled scores s/(Ï„ ln 2), the anchor's own entry at â
     value = torch.linalg.vecdot(w, r.log1p()).sum(dtype=torch.float64)
     pull = r.div_(r + 1).mul_(w)
     q.mul_(pull.sum(1, keepdim=True) / z.clamp(min=1e-30)).sub_(pull)
-    return value + extra*LN2, pos.any(1).count_nonzero()
+    return value + extra*LN2 + 0*z.sum(dtype=torch.float64), pos.any(1).count_nonzero() # a NaN among negatives shows
 
 # %% ../../nbs/30_tiles.ipynb #8232c84f
 def product(a, # (n, k)
