@@ -9,7 +9,7 @@ __all__ = ['check_cooccurrence', 'npmi', 'GMALoss', 'label_similarity', 'best_an
 import math
 import numpy as np, torch
 import torch.nn.functional as F
-from ..labels import MultiHot, bag, bags, places
+from ..labels import MultiHot, bag, bags
 from .contrast import ContrastiveLoss, check_labels, check_number
 from .softjac import soft_rows
 
@@ -90,34 +90,54 @@ def label_similarity(loss: GMALoss, # with counts and embeddings
 def best_answers(y, # (n, L) multi-hot
                  similarity # (L, L)
     ): # (n, L), 0 for an empty set
-    "H: for each set and label the similarity of the set's most similar label."
-    if y.device.type == 'cpu':
-        l, starts, _ = places(y)
-        return F.embedding_bag(l, similarity, starts, mode='max', include_last_offset=True)
-    at = y.nonzero()
-    starts = F.pad(y.count_nonzero(1).cumsum(0), (1, 0))
-    return F.embedding_bag(at[:, 1], similarity, starts, mode='max', include_last_offset=True)
+    "H: for each set and label the similarity of the set's most similar label; sets with many labels first, label by label."
+    size = y.count_nonzero(1)
+    order, label = size.argsort(descending=True), y.nonzero()[:, 1]
+    first, best = (size.cumsum(0) - size)[order], y.new_zeros(y.shape)
+    for k, n in enumerate((size[order] > torch.arange(int(size.max()), device=y.device)[:, None]).sum(1).tolist()):
+        row = similarity.index_select(0, label[first[:n] + k])
+        if k: torch.maximum(best[:n], row, out=best[:n])
+        else: best[:n] = row
+    return torch.empty_like(best).index_copy_(0, order, best)
 
 # %% ../../nbs/34_gma.ipynb #749ccb48
-def _products(a, b, sparse):
-    "a @ b.T, where the rows of `a` may be mostly zeros."
-    return bag(bags(a), b.T.contiguous()) if sparse else a @ b.T
+def _answers(r, s, idf):
+    "H, y·idf and its row sums for a block of references, kept for all tiles."
+    y = r.y if isinstance(r, MultiHot) else r
+    if not hasattr(r, 'answers'):
+        weighted = y*idf
+        found = best_answers(y, s), weighted, weighted.sum(1).clamp_(min=1)
+        if not isinstance(r, MultiHot): return found
+        r.answers = found
+    return r.answers
+
+def _inverse(a, b, norm, sparse):
+    "norm/(a @ b.T): 1/P, infinite where P is 0; the rows of `a` may be mostly zeros."
+    p = bag(bags(a), b.T.contiguous()) if sparse else a @ b.T
+    return torch.div(norm[:, None], p, out=p)
 
 def soft_f1(loss, labels, refs):
-    "g for each block of references, fresh memory."
+    "g = 2/(1/P + 1/R) for each block of references, in fresh memory."
     s, idf = label_similarity(loss, labels)
-    out, mine, norm = [], labels*idf, lambda w: w.sum(1).clamp(min=1)
-    own = None
-    for r in refs:
-        y = r.y if isinstance(r, MultiHot) else r
-        if not hasattr(r, 'answers'): theirs = best_answers(y, s), y*idf
-        else: theirs = r.answers
-        if isinstance(r, MultiHot): r.answers = theirs
-        sparse = r.sparse if isinstance(r, MultiHot) else False
-        p = _products(mine, theirs[0], sparse).div_(norm(mine)[:, None])
-        if labels is y: recall = p.T
-        else:
-            own = best_answers(labels, s) if own is None else own
-            recall = _products(theirs[1], own, sparse).T.div_(norm(theirs[1]))
-        out.append((p*recall).mul_(2).div_((p + recall).clamp_(min=1e-30)))
-    return out
+    return [_rows_of(labels, r, s, idf).reciprocal_().mul_(2) for r in refs]
+
+def _rows_of(labels, r, s, idf):
+    "1/P + 1/R of some anchors. If they are rows of the references, and these are few, the square is made once."
+    best, weighted, sums = _answers(r, s, idf)
+    y, sparse = getattr(r, 'y', None), isinstance(r, MultiHot) and r.sparse
+    at = 0 if labels is y else _place(labels, y) if y is not None and len(y)**2 <= 2**22 and len(y) <= 4*len(labels) else None
+    if at is not None:
+        if not hasattr(r, 'square'):
+            p = _inverse(weighted, best, sums, sparse)
+            r.square = p.T.contiguous().add_(p)
+        if labels is y: return r.__dict__.pop('square')
+        return r.square[at:at + len(labels)].clone()
+    mine = labels*idf
+    p = _inverse(mine, best, mine.sum(1).clamp_(min=1), sparse)
+    return p.add_(_inverse(weighted, best_answers(labels, s), sums, sparse).T.contiguous())
+
+def _place(a, b):
+    "The first row of `a` among those of `b`, if `a` is a part of it in the same memory; else None."
+    if a.stride() != b.stride() or a.stride(0) == 0 or a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr(): return None
+    at, rest = divmod(a.storage_offset() - b.storage_offset(), b.stride(0))
+    return at if rest == 0 and 0 <= at <= len(b) - len(a) else None

@@ -6,6 +6,7 @@
 __all__ = ['MultiSupConLoss']
 
 # %% ../../nbs/35_multisupcon.ipynb #776f8733
+import torch.nn.functional as F
 from ..labels import jaccard
 from .contrast import ContrastiveLoss, check_number, drop_self
 
@@ -22,7 +23,7 @@ class MultiSupConLoss(ContrastiveLoss):
         if not 0 <= self.threshold < 1: raise ValueError(f"threshold: expected a number in [0, 1), got {threshold!r}")
     def weight(self, labels, refs, me):
         mats = drop_self([jaccard(labels, r) for r in refs], me)
-        mats = [m.mul_(m > self.threshold) for m in mats]
-        n = sum(m.count_nonzero(1) for m in mats).clamp(min=1)[:, None]
+        mats = [F.threshold_(m, self.threshold, 0.) for m in mats]
+        n = sum(m.sign().sum(1, keepdim=True) for m in mats).clamp_(min=1)
         return [m.div_(n) for m in mats]
     def extra_repr(self): return f"{super().extra_repr()}, threshold={self.threshold:g}"

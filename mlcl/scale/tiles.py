@@ -57,19 +57,25 @@ def row_apart(s, # (b, M) scaled scores s/(τ ln 2), the anchor's own entry at �
               wide: bool = True # could e^s leave the range of the number format?
     ) -> tuple: # sum of the losses (float64), number of rows with a positive; `out` holds ∂L/∂(s/τ)
     "Value and derivative of some rows in which every positive is compared with the non-positives alone."
-    extra, pos = 0. if log_mult is None else (w @ log_mult).sum(dtype=torch.float64), w > 0
+    extra = 0. if log_mult is None else (w @ log_mult).sum(dtype=torch.float64)*LN2
     if log_mult is not None: s.add_(log_mult)
-    q = out.copy_(s).masked_fill_(pos, -1e30)
-    top = q.amax(1, keepdim=True) if wide else 0.
-    q = (q.sub_(top) if wide else q).exp2_()
-    z = q.sum(1, keepdim=True)
-    t = torch.sub(top + z.log2(), s, out=s).masked_fill_(~pos, -1e30)
-    if wide: extra, t = extra + (w*(t - 126).clamp_(min=0)).sum(dtype=torch.float64), t.clamp_(max=126)
-    r = t.exp2_()
-    value = torch.linalg.vecdot(w, r.log1p()).sum(dtype=torch.float64)
+    if wide:
+        pos = w > 0
+        q = out.copy_(s).masked_fill_(pos, -1e30)
+        top = q.amax(1, keepdim=True)
+        z = q.sub_(top).exp2_().sum(1, keepdim=True)
+        t = torch.sub(top + z.log2(), s, out=s).masked_fill_(~pos, -1e30)
+        extra = extra + (w*(t - 126).clamp_(min=0)).sum(dtype=torch.float64)*LN2
+        r = t.clamp_(max=126).exp2_()
+    else:
+        e = s.exp2_()
+        q = torch.addcmul(e, e, w.sign(), value=-1, out=out) # exactly 0 where w > 0
+        z = q.sum(1, keepdim=True)
+        r = torch.div(z, e.clamp_(min=1e-30), out=e).clamp_(max=1e37)
+    value = torch.linalg.vecdot(w, r.log1p()).sum(dtype=torch.float64) + extra + 0*z.sum(dtype=torch.float64) # a NaN among negatives shows
     pull = r.div_(r + 1).mul_(w)
     q.mul_(pull.sum(1, keepdim=True) / z.clamp(min=1e-30)).sub_(pull)
-    return value + extra*LN2 + 0*z.sum(dtype=torch.float64), pos.any(1).count_nonzero() # a NaN among negatives shows
+    return value, w.sum(1).count_nonzero()
 
 # %% ../../nbs/30_tiles.ipynb #8232c84f
 def product(a, # (n, k)
