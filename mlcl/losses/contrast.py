@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Block', 'unit', 'is_self', 'drop_self', 'rows_to_one', 'NoPositivesWarning', 'contrast', 'contrast_sum', 'start_of',
-           'positions', 'check_embeddings', 'check_labels', 'common_width', 'check_number', 'check_flag',
-           'ContrastiveLoss', 'definition']
+           'positions', 'check_embeddings', 'check_labels', 'common_width', 'check_number', 'ContrastiveLoss',
+           'definition']
 
 # %% ../../nbs/20_contrast.ipynb #e718528d
 import math, numbers, warnings
@@ -100,13 +100,11 @@ def contrast(anchors: list, # of Block
 # %% ../../nbs/20_contrast.ipynb #2b61b975
 def _check_blocks(blocks):
     "Raise ValueError unless all blocks have equally many columns and labels, and a label set for each row."
-    for what, widths in (('columns of embeddings', [b.embeddings.shape[1] for b in blocks]), ('labels', [b.labels.shape[1] for b in blocks])):
-        if len(set(widths)) > 1:
-            got = ' and '.join(map(str, dict.fromkeys(widths)))
-            raise ValueError(f"blocks: expected equally many {what} in all anchors and references, got {got}")
-    for b in blocks:
-        n, m = b.embeddings.shape[0], b.labels.shape[0]
-        if n != m: raise ValueError(f"blocks: expected a label set for each row, got {n} rows and {m} label sets")
+    for what, of in (('columns of embeddings', 'embeddings'), ('labels', 'labels')):
+        if len(set(widths := [getattr(b, of).shape[1] for b in blocks])) > 1:
+            raise ValueError(f"blocks: expected equally many {what} in all anchors and references, got {' and '.join(map(str, dict.fromkeys(widths)))}")
+    if wrong := [(n, m) for n, m in ((b.embeddings.shape[0], b.labels.shape[0]) for b in blocks) if n != m]:
+        raise ValueError("blocks: expected a label set for each row, got {} rows and {} label sets".format(*wrong[0]))
 
 # %% ../../nbs/20_contrast.ipynb #26e3d758
 def _only_live(anchors, refs, me, live):
@@ -114,8 +112,8 @@ def _only_live(anchors, refs, me, live):
     out, where = [], [] if me else None
     for k, a in enumerate(anchors):
         idx = live(a.labels, [r.labels for r in refs]) if isinstance(a.labels, OneHot) else None
-        if idx is not None and len(idx) == 0: continue
         if idx is not None:
+            if len(idx) == 0: continue
             off = torch.ones(len(a.labels), dtype=torch.bool, device=idx.device).index_fill_(0, idx, False).nonzero().flatten()
             some, rest = (Block(a.embeddings.index_select(0, i), a.labels[i], a.log_mult) for i in (idx, off))
             if not me: refs = [b for r in refs for b in ((some, rest) if r is a else (r,))]
@@ -200,13 +198,14 @@ def _from_indices(labels, n_labels, name, like=''):
     "Class indices (n,) as one-hot rows."
     if labels.is_floating_point() or labels.dtype == torch.bool: raise ValueError(f"{name}: expected integers as class indices, got {labels.dtype}")
     top = n_labels or int(labels.max()) + 1
-    if labels.min() < 0 or labels.max() >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {labels.min()}…{labels.max()}")
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {low}…{high}")
     return torch.nn.functional.one_hot(labels.long(), top).float()
 
 def _other(y):
     "The first number that is no label, for the message; an unknown label names the choice there is."
-    if y.isnan().any(): return "nan: what an unknown label is must be said before, for example by unknown='absent', which counts it as 0"
-    return y[(y != 0) & (y != 1)][0].item()
+    unknown = "nan: what an unknown label is must be said before, for example by unknown='absent', which counts it as 0"
+    return unknown if y.isnan().any() else y[(y != 0) & (y != 1)][0].item()
 
 # %% ../../nbs/20_contrast.ipynb #021b7e40
 def common_width(*labels # what should be label tensors, multi-hot or class indices; None for none
@@ -226,19 +225,11 @@ def check_number(x, # what should be a finite number
         raise ValueError(f"{name}: expected a finite number{' > 0' if positive else ''}, got {x!r}")
     return float(x)
 
-# %% ../../nbs/20_contrast.ipynb #acbbab0b
-def check_flag(x, # what should be True or False
-               name: str # of the argument, for the message
-    ) -> bool: # the truth value
-    "Raise ValueError unless `x` is True or False, of Python or NumPy."
-    if type(x).__name__ not in ('bool', 'bool_'): raise ValueError(f"{name}: expected True or False, got {x!r}")
-    return bool(x)
-
 # %% ../../nbs/20_contrast.ipynb #448d6552
 def check_tile(tile):
-    if tile is None: return None
-    if isinstance(tile, bool) or not isinstance(tile, numbers.Integral) or tile < 1: raise ValueError(f"tile: expected None or an integer >= 1, got {tile!r}")
-    return int(tile)
+    good = tile is None or isinstance(tile, numbers.Integral) and not isinstance(tile, bool) and tile >= 1
+    if not good: raise ValueError(f"tile: expected None or an integer >= 1, got {tile!r}")
+    return tile and int(tile)
 
 def check_product(product, temperature):
     if product not in (None, torch.bfloat16): raise ValueError(f"product: expected None or torch.bfloat16, got {product!r}")
@@ -270,7 +261,7 @@ class ContrastiveLoss(nn.Module):
 def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     "Check the inputs, make the blocks, call the core."
     check_embeddings(embeddings, finite=False)
-    if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns like {loss.owner}, got {embeddings.shape[1]}")
+    if (width := embeddings.shape[1]) != (loss.dim or width): raise ValueError(f"embeddings: expected {loss.dim} columns like {loss.owner}, got {width}")
     if any(p.device != embeddings.device for p in loss.parameters()): raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
     if (ref_embeddings is None) != (ref_labels is None): raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")
     width, like = (loss.n_labels, f" like {loss.owner}") if loss.n_labels else (common_width(labels, ref_labels), '')

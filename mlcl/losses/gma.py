@@ -29,8 +29,10 @@ def check_cooccurrence(labels, # (N, L) training labels, or None
         raise ValueError("labels: expected the label matrix of the training split, or cooccurrence and n_instances, got neither")
     both, n = torch.as_tensor(np.asarray(cooccurrence), dtype=torch.float64), n if labels is not None else n_instances
     counts = both.diagonal() if both.ndim == 2 and both.shape[0] == both.shape[1] else None
-    if counts is None or not (both == both.T).all() or not ((both >= 0) & (both <= counts) & (both == both.round()) & (counts <= n)).all():
-        raise ValueError(f"cooccurrence: expected a symmetric (L, L) matrix of counts, none larger than those on its diagonal or than n_instances, got shape {tuple(both.shape)}")
+    good = counts is not None and (both == both.T) & (both >= 0) & (both <= counts) & (both == both.round()) & (counts <= n)
+    if counts is None or not good.all():
+        raise ValueError("cooccurrence: expected a symmetric (L, L) matrix of counts, none larger than those on its diagonal or "
+                         f"than n_instances, got {'other numbers of ' if counts is not None else ''}shape {tuple(both.shape)}")
     if label_counts is not None and not torch.equal(torch.as_tensor(np.asarray(label_counts)).double(), counts):
         raise ValueError("label_counts: expected the diagonal of the co-occurrence, got other numbers")
     return both.long(), int(n)

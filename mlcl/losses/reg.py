@@ -8,8 +8,8 @@ __all__ = ['equal_weight', 'overlap_strength', 'reg_weight', 'carried', 'RegLoss
 # %% ../../nbs/27_reg.ipynb #9b8b228e
 import torch
 from ..labels import OneHot, counts, intersection, sizes, spread
-from .contrast import check_flag, check_number, drop_self, rows_to_one
-from .proto import PrototypeLoss
+from .contrast import check_number, drop_self, rows_to_one
+from .proto import PrototypeLoss, check_flag
 
 # %% ../../nbs/27_reg.ipynb #819874b4
 def equal_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are prototypes
