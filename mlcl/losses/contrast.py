@@ -197,8 +197,7 @@ def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
 def _from_indices(labels, n_labels, name, like=''):
     "Class indices (n,) as one-hot rows."
     if labels.is_floating_point() or labels.dtype == torch.bool: raise ValueError(f"{name}: expected integers as class indices, got {labels.dtype}")
-    top = n_labels or int(labels.max()) + 1
-    low, high = labels.min(), labels.max()
+    low, high = map(int, labels.aminmax()); top = n_labels or high + 1
     if low < 0 or high >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {low}…{high}")
     return torch.nn.functional.one_hot(labels.long(), top).float()
 
@@ -247,8 +246,7 @@ class ContrastiveLoss(nn.Module):
                  product: torch.dtype = None # torch.bfloat16: faster products on a GPU, less exact, for τ >= 0.05
                 ):
         super().__init__()
-        self.temperature, self.tile = check_number(temperature, 'temperature'), check_tile(tile)
-        self.product = check_product(product, self.temperature)
+        self.temperature, self.tile, self.product = check_number(temperature, 'temperature'), check_tile(tile), check_product(product, temperature)
     def weight(self, labels, refs, me): raise NotImplementedError("a contrastive loss defines the rows of W")
     def blocks(self, batch, refs): return [batch], [refs]
     def count(self, labels): return None # what the sum over anchors is divided by; None: N₊
