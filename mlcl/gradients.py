@@ -24,7 +24,7 @@ class Field(NamedTuple):
     sigma: torch.Tensor # (n, M) softmax over the row
     weight: torch.Tensor # (n, M) W
     law: torch.Tensor # (n, M) (W − ω σ)/(τN): positive pulls, negative pushes
-    force: torch.Tensor # (n, M) what the loss applies, −∂L/∂s; only REG's differs from the law
+    force: torch.Tensor # (n, M) what the loss applies, −∂L/∂s; REG's and SINCERE's differ from the law
     refs: list # labels of each block of columns
     n_batch: tuple # how many rows, and how many columns, are instances of the batch; these come first
     temperature: float # τ of the loss
@@ -44,12 +44,20 @@ def forces(loss, # a `ContrastiveLoss`
     u, v = (torch.cat([unit(b.embeddings.to(dtype)) for b in bs]) for bs in (anchors, refs))
     w = torch.cat([torch.cat(loss.weight(a.labels, [b.labels for b in refs], me), 1) for a, me in zip(anchors, own)]).to(dtype)
     s, log_mult = u @ v.T, torch.cat([v.new_full((len(b.embeddings),), b.log_mult) for b in refs])
-    sigma = (s.detach()/loss.temperature + log_mult.detach()).masked_fill(is_self(torch.cat(own), len(v)), -1e30).softmax(1)
+    logits = (s.detach()/loss.temperature + log_mult).masked_fill(is_self(torch.cat(own), len(v)), -1e30)
+    sigma = logits.softmax(1)
     n = loss.count(batch.labels) or (w.sum(1) > 0).sum().clamp(min=1)
     law = (w - w.sum(1, keepdim=True)*sigma) / loss.temperature / n
-    force = law.clamp(min=0).where(w > 0, law) if loss.drop_repulsion else law
+    force = law.clamp(min=0).where(w > 0, law) if loss.drop_repulsion else _apart(logits, w)/loss.temperature/n if loss.apart else law
     mine = [sum(len(b.embeddings) for b in bs if b.embeddings is embeddings) for bs in (anchors, refs)]
     return Field(s, sigma, w, law, force, [b.labels for b in refs], tuple(mine), loss.temperature)
+
+# %% ../nbs/28_gradients.ipynb #6ec9c2b2
+def _apart(logits, w):
+    "SINCERE's force: each positive against the non-positives alone (notebook 36), not divided by τN."
+    rest = logits.masked_fill(w > 0, -1e30)
+    pull = w * (rest.logsumexp(1, keepdim=True) - logits).sigmoid()
+    return pull - rest.softmax(1)*pull.sum(1, keepdim=True)
 
 # %% ../nbs/28_gradients.ipynb #3c4870b2
 def parts(f: torch.Tensor, # (n, M) forces: `law` or `force`

@@ -29,3 +29,10 @@ def test_direct_and_plain_code_have_the_same_value(rows):
     bench.against_direct(24, 30)
     bench.against_plain()
     assert [(r["kind"], r["loss"]) for r in rows] == [("direct", "base"), ("direct", "wreg"), ("direct", "reg"), ("plain", "proto")] and all(r["ratio"] > 0 for r in rows)
+
+
+def test_newer_losses_have_the_value_of_their_definitions(rows, monkeypatch):
+    "Asserted before they are measured: plain code (compiling it takes minutes) and the library's formula."
+    monkeypatch.setattr(bench.torch, "compile", lambda f: f)
+    bench.against_plain_newer()
+    assert {r["loss"] for r in rows} == set(bench.NEWER) and {r["kind"] for r in rows} == {"newer"} and all(r["ratio"] > 0 for r in rows)

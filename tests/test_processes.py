@@ -5,9 +5,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from mlcl.checks import label_batches, random_labels
-from mlcl.losses import LOSSES, NoPositivesWarning, make_loss
+from mlcl.losses import LOSSES, NoPositivesWarning
 from mlcl.scale.processes import Gathered, in_processes, join, value_and_gradients, world
 from mlcl.scale.queue import LabelQueue, WithQueue
+from helpers import make_loss
 
 F64 = torch.float64
 NAMES = [k for k, cls in LOSSES.items() if cls.route == 'embeddings']
@@ -71,7 +72,7 @@ def test_model_in_ddp(many, name):
     "The parameters of a model in DistributedDataParallel receive the gradient of the joined batch."
     n, out = many
     want = value_and_gradients(*case(name, 'random', {}, n), net())
-    assert len(want) == 2 + hasattr(LOSSES[name], 'prototype_block') + 4 and all(np.abs(g).max() > 0 for g in want[1:])
+    assert len(want) == 2 + hasattr(case(name, 'random', {}, n)[0], 'prototypes') + 4 and all(np.abs(g).max() > 0 for g in want[1:])
     same(out[name], want, n)
 
 
@@ -138,6 +139,28 @@ def scores(loss, parts):
     return shapes
 
 
+def formats(loss, x):
+    "Every pair of formats of embeddings and labels, another on each process."
+    out = []
+    for kind in (torch.float16, torch.bfloat16, torch.float32, F64):
+        for label in (torch.bool, torch.int64, torch.float16, F64):
+            own = (x.to(kind), torch.ones(4, 5).to(label)) if dist.get_rank() else (x.float(), torch.ones(4, 5))
+            value = Gathered(loss)(own[0].requires_grad_(), own[1])
+            value.backward()
+            out.append((str(value.dtype), value.item(), own[0].grad.dtype == own[0].dtype))
+    return out
+
+
+def class_indices(loss, x):
+    "Indices that miss the last class on one process, mixed with rows, as labels and as references; the same as rows."
+    a, b, eye, out = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 3, 3, 4]), torch.eye(5), []
+    mine, other = (b, a) if dist.get_rank() else (a, b)
+    for y in (mine, eye[mine]): out.append(Gathered(loss)(x, y).item())
+    out.append(Gathered(loss)(x, eye[mine] if dist.get_rank() else mine).item())
+    for y, r in ((mine, other), (eye[mine], other), (mine, eye[other]), (eye[mine], eye[other])): out.append(Gathered(loss)(x, y, x + 1, r).item())
+    return out
+
+
 def dispatch(name, *args): return globals()[name](*args)
 
 
@@ -151,7 +174,9 @@ def pair():
     cases = dict(steps=('steps', a, reg), queue=('with_queue', reg, a, b), lonely=('warned', base, lonely), shared=('warned', base, shared),
                  empty=('warned', reg, [(p, q*0) for p, q in a]), scores=('scores', reg, a), order=('rows_in_order', a),
                  columns=('refused', base, [(x, eye[:4]), (x[:, :3], eye[:4])]), labels=('refused', base, [(x, eye[:4]), (x, eye[:4, :4])]),
-                 dim=('refused', reg, [(x[:, :3], eye[:4])]*2)) | {f'refs {k}': ('with_references', make_loss(k, 5, 4).double(), a, b) for k in NAMES}
+                 dim=('refused', reg, [(x[:, :3], eye[:4])]*2), alone=('refused', base, [(x, eye[:4]), (x*np.nan, eye[:4])]),
+                 index=('refused', base, [(x, eye[:4]), (x, torch.tensor([0, 1, 5, 5]))]),
+                 none=('refused', base, [(x, eye[:4]), (x, eye[:4], x, eye[:4])]), float16=('formats', base, x), indices=('class_indices', base, x)) | {f'refs {k}': ('with_references', make_loss(k, 5, 4).double(), a, b) for k in NAMES if k != 'proto'}
     return cases, dict(zip(cases, zip(*in_processes(dispatch, 2, list(cases.values())))))
 
 
@@ -167,12 +192,12 @@ def test_queue_of_joined_keys(pair):
     same(out['queue'], dispatch(*cases['queue']), 2)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [k for k in NAMES if k != 'proto'])
 def test_given_references(pair, name):
     cases, out = pair
     got, (value, *grads) = out[f'refs {name}'], dispatch(*cases[f'refs {name}'])
     for i, g in enumerate(grads): assert np.abs(np.concatenate([r[1 + i] for r in got]) - 2*g).max() < 1e-12
-    assert all(abs(r[0] - value) < 1e-12 for r in got) and len(grads) == 1 + (name != 'proto')
+    assert all(abs(r[0] - value) < 1e-12 for r in got) and len(grads) == 2
 
 
 def test_warning_only_if_nobody_has_a_positive(pair):
@@ -185,7 +210,26 @@ def test_everybody_raises(pair):
     _, out = pair
     assert out['columns'] == ('embeddings: expected equally many columns in all processes, got [4, 3]',)*2
     assert out['labels'] == ('labels: expected equally many columns in all processes, got [5, 4]',)*2
-    assert out['dim'] == ('embeddings: expected 4 columns, got 3',)*2
+    assert out['dim'] == ('embeddings: expected 4 columns like the loss, got 3',)*2
+
+
+def test_an_error_of_one_is_raised_by_all(pair):
+    _, out = pair
+    assert out['alone'] == ('embeddings: expected valid input in all processes, got an error in process 1', 'embeddings: expected finite numbers, got 16 NaN or infinite of 16')
+    assert out['index'] == ('labels: expected equally many columns in all processes, got [5, 6]',)*2
+    assert out['none'] == ('ref_embeddings: expected in all processes or in none, got them in 1 of 2',)*2
+
+
+def test_formats_that_differ_between_processes(pair):
+    "One format, the widest: the values of both processes are equal, and gradients come back in the format that was given."
+    _, (zero, one) = pair[0], pair[1]['float16']
+    assert [r[:2] for r in zero] == [r[:2] for r in one] and all(r[2] for r in (*zero, *one))
+    assert [r[0] for r in zero] == ['torch.float32']*12 + ['torch.float64']*4 and max(r[1] for r in zero)/min(r[1] for r in zero) < 1.02
+
+
+def test_class_indices_of_all_processes(pair):
+    _, (zero, one) = pair[0], pair[1]['indices']
+    assert zero == one and zero[:3] == [zero[0]]*3 and zero[3:] == [zero[3]]*4 and zero[0] > 0 < zero[3]
 
 
 def test_rows_are_in_the_order_of_ranks(pair):

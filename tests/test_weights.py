@@ -6,11 +6,13 @@ import pytest
 import sympy
 import torch
 
+from mlcl import losses
 from mlcl.checks import label_batches, naive_contrast, random_labels
 from mlcl.labels import OneHot
-from mlcl.losses import LOSSES, MulSupConLoss, SupConLoss, make_loss
+from mlcl.losses import LOSSES, MulSupConLoss, SupConLoss
 from mlcl.losses.contrast import Block, _rows, contrast, positions
 from test_losses import EMBEDDING, F64, INSTANCES, data, make, quiet
+from helpers import DENSE, make_loss
 
 BATCHES = label_batches() | {f"tail {s}": random_labels(10, 7, cardinality=3.0, tail=1.5, seed=s) for s in range(3)}
 
@@ -72,7 +74,46 @@ def reg(a, me, inst, protos, alpha=0):
     return w
 
 
-NAIVE = dict(proto=proto, supcon_any=supcon_any, supcon_all=supcon_all, base=base, mulsupcon=mulsupcon, simdis=simdis,
+def overlaps(a, me, inst):
+    return {j: Fraction(len(a & b), len(a | b) or 1) for j, b in enumerate(inst) if j != me}
+
+
+def multisupcon(a, me, inst, protos):
+    pos = {j: x for j, x in overlaps(a, me, inst).items() if x > Fraction(3, 10)}
+    return [pos.get(j, Fraction(0)) / (len(pos) or 1) for j in range(len(inst))]
+
+
+def softmax(similar, a, n, t):
+    e = {j: math.exp(float(x) / t) for j, x in similar.items()} if a else {}
+    return [e.get(j, 0.0) / (sum(e.values()) or 1) for j in range(n)]
+
+
+def softjac(a, me, inst, protos):
+    return softmax(overlaps(a, me, inst), a, len(inst), 0.04)
+
+
+def gma(a, me, inst, protos):
+    train, n_labels = sets(random_labels(50, len(protos), seed=9, tail=0.5)), len(protos)
+    n = [sum(label in s for s in train) for label in range(n_labels)]
+    idf = [math.log(51 / (1 + k)) + 1 for k in n]
+
+    def similar(one, two):
+        both = sum(one in s and two in s for s in train)
+        if one == two or both == 50:
+            return 1.0
+        return (math.log(both * 50 / n[one] / n[two]) / -math.log(both / 50) + 1) / 2 if both else 0.0
+
+    def precision(a, b):
+        return sum(idf[k] * max(similar(k, m) for m in b) for k in a) / max(1, sum(idf[k] for k in a)) if a and b else 0.0
+
+    def f1(a, b):
+        p, r = precision(a, b), precision(b, a)
+        return 2 * p * r / (p + r) if p + r else 0.0
+
+    return softmax({j: f1(a, b) for j, b in enumerate(inst) if j != me}, a, len(inst), 0.1)
+
+
+NAIVE = dict(softjac=softjac, gma=gma, multisupcon=multisupcon, sincere=supcon_any, proto=proto, supcon_any=supcon_any, supcon_all=supcon_all, base=base, mulsupcon=mulsupcon, simdis=simdis,
              abalone=abalone, wreg=reg, reg=reg)
 
 
@@ -107,6 +148,8 @@ def naive_loss(name, loss, x, y, p, ref_x=None, ref_y=None):
     v = c if name == "proto" else inst if name in INSTANCES else torch.cat([inst, c])
     mult = torch.tensor([loss.beta] * len(inst) + [1.0] * len(c), dtype=F64) if name == "abalone" else None
     count = y.sum().item() if name == "mulsupcon" else None
+    if name == "sincere":
+        return naive_sincere(u, v, w, own, loss.temperature)
     total = naive_contrast(u, v, w, loss.temperature, own=[-1 if o is None else o for o in own], mult=mult, count=count)
     if name != "reg":
         return total
@@ -120,6 +163,18 @@ def naive_loss(name, loss, x, y, p, ref_x=None, ref_y=None):
     return total
 
 
+def naive_sincere(u, v, w, own, tau):
+    "Each positive with the non-positives alone, by loops."
+    total = 0 * u.sum()
+    for i, me in enumerate(own):
+        exps = {j: (u[i] @ v[j] / tau).exp() for j in range(len(v)) if j != me}
+        rest = sum(e for j, e in exps.items() if w[i, j] == 0)
+        for j in exps:
+            if w[i, j] > 0:
+                total = total - w[i, j] * (exps[j] / (exps[j] + rest)).log()
+    return total / max(sum(row.sum() > 0 for row in w), 1)
+
+
 def test_every_contrastive_loss_has_a_definition_here():
     assert set(NAIVE) == set(EMBEDDING)
 
@@ -130,7 +185,7 @@ def test_weights(name, batch):
     y = BATCHES[batch]
     loss = make(name, y.shape[1])
     assert (package_rows(loss, y) - naive_rows(name, y)[0]).abs().max() < 1e-12
-    for refs in (random_labels(6, y.shape[1], tail=1.0, seed=4), y):
+    for refs in (random_labels(6, y.shape[1], tail=1.0, seed=4), y) if name != "proto" else ():
         assert (package_rows(loss, y, refs) - naive_rows(name, y, refs)[0]).abs().max() < 1e-12
 
 
@@ -148,6 +203,11 @@ def test_row_sums(name, batch):
     others = [[b for j, b in enumerate(sets(y)) if j != i] for i in range(len(y))]
     if name == "mulsupcon":
         expected = [sum(any(label in b for b in o) for label in a) for a, o in zip(sets(y), others)]
+    elif name in DENSE:
+        expected = [float(bool(a) and len(y) > 1) for a in sets(y)]
+    elif name == "multisupcon":
+        pos = [[Fraction(len(a & b), len(a | b)) for b in o if a & b and Fraction(len(a & b), len(a | b)) > Fraction(3, 10)] for a, o in zip(sets(y), others)]
+        expected = [float(sum(p) / (len(p) or 1)) for p in pos]
     elif name in INSTANCES:
         expected = [float(any(a and a == b if name == "supcon_all" else a & b for b in o)) for a, o in zip(sets(y), others)]
     else:
@@ -157,7 +217,7 @@ def test_row_sums(name, batch):
         equal = [all(a == b for b in o if a & b) for a, o in zip(sets(y), others)]
         assert torch.equal((got - torch.tensor(expected)).abs() < 1e-12, torch.tensor(equal) | (got == 0))
     else:
-        assert (got - torch.tensor(expected)).abs().max() < 1e-12
+        assert (got - torch.tensor(expected, dtype=F64)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -167,7 +227,7 @@ def test_value_and_gradient_are_the_loops(name, batch):
     loss, x = make(name, y.shape[1]), data(name, y).requires_grad_()
     p = getattr(loss, "prototypes", torch.randn(y.shape[1], 4, dtype=F64, requires_grad=True))
     other = torch.randn(6, 4, dtype=F64), random_labels(6, y.shape[1], seed=4)
-    for refs in ((), other):
+    for refs in ((), other) if name != "proto" else ((),):
         value, naive = quiet(loss, x, y, *refs), naive_loss(name, loss, x, y, p, *refs)
         assert value.item() == pytest.approx(naive.item(), abs=1e-9)
         if naive.requires_grad:
@@ -187,10 +247,16 @@ def test_gradient_by_the_scores(name):
         log_mult = torch.where(torch.arange(m) < len(y), math.log(loss.beta), 0.0).double() if name == "abalone" else torch.zeros(m, dtype=F64)
         n = loss.count(y) or (mass > 0).sum().item()
         s = torch.rand(len(w), m, dtype=F64, requires_grad=True)
-        part, found = _rows(s, torch.eye(m, dtype=F64), log_mult, w, me, 0.2, loss.drop_repulsion)
+        part, found = _rows(s, torch.eye(m, dtype=F64), log_mult, w, me, 0.2, loss.drop_repulsion, loss.apart)
         (g,) = torch.autograd.grad(part / n, s)
         sigma = (s.detach() / 0.2 + log_mult).masked_fill(torch.arange(m) == me[:, None], -math.inf).softmax(1)
         stated = (mass * sigma - w) / 0.2 / n
+        if name == "sincere":
+            e = (s.detach() / 0.2).exp().masked_fill(torch.arange(m) == me[:, None], 0)
+            rest = (e * (w == 0)).sum(1, keepdim=True)
+            pull = w * rest / (e + rest).clamp(min=1e-300)
+            stated = ((w == 0) * e / rest.clamp(min=1e-300) * pull.sum(1, keepdim=True) - pull) / 0.2 / n
+            assert (stated[w > 0] <= 0).all() and (stated[w == 0] >= 0).all()
         if name == "reg":
             stated = torch.where(w > 0, (sigma - w).clamp(max=0), sigma) * (mass > 0) / 0.2 / n
             assert (g[w > 0] <= 1e-12).all() and ((sigma - w)[w > 0] > 0).any()
@@ -206,7 +272,7 @@ PAIRS, LONE = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 1, 
 def test_one_hot_losses_over_instances_are_one(classes):
     "Class indices and one-hot rows alike: equal, but for the normaliser B of MulSupCon."
     y, x = torch.eye(4, dtype=F64)[classes], data("base", torch.zeros(7, 4))
-    values = {name: [make(name, 4)(x, labels).item() for labels in (y, classes)] for name in INSTANCES}
+    values = {name: [make(name, 4)(x, labels).item() for labels in (y, classes)] for name in INSTANCES if name not in (*DENSE, "sincere")}
     positives = sum((classes == c).sum().item() > 1 for c in classes)
     assert values["base"][0] > 0
     for name, pair in values.items():
@@ -306,3 +372,77 @@ def test_the_core_is_the_symbolic_loss(drop):
         numbers = [s[i, a].item(), s[i, b].item(), w[i, a].item(), w[i, b].item(), 1, 1, tau]
         assert [g[i, a].item(), g[i, b].item(), g[i, i].item()] == pytest.approx([slopes[0](*numbers), slopes[1](*numbers), 0], abs=1e-12)
     assert not drop or ((g <= 1e-12).all() and (g.abs() < 1e-12).sum() > 3)
+
+
+def test_sincere_with_the_weights_of_reg():
+    "W of REG over instances and prototypes; value and gradients by loops; dense and tiled."
+    for y in BATCHES.values():
+        x = data("sincere", y).requires_grad_()
+        for tile in (None, 1, 3):
+            loss = make("sincere", y.shape[1], weights="reg", tile=tile)
+            w, own = naive_rows("wreg", y)
+            u = torch.cat([t / t.norm(dim=1, keepdim=True) for t in (x, loss.prototypes)])
+            value, naive = quiet(loss, x, y), naive_sincere(u, u, w, own, 0.1)
+            assert value.item() == pytest.approx(naive.item(), abs=1e-10)
+            a, b = (torch.autograd.grad(v, [x, loss.prototypes], retain_graph=True) for v in (value, naive))
+            assert all((p - q).abs().max() < 1e-10 for p, q in zip(a, b))
+
+
+def test_sincere_between_positives():
+    "The score of one positive has no influence on the force on another; rows of the gradient sum to zero."
+    w = torch.tensor([[0.6, 0.4, 0.0, 0.0]], dtype=F64)
+    forces = []
+    for second in (-0.9, 0.9):
+        s = torch.tensor([[0.3, second, 0.1, -0.2]], dtype=F64, requires_grad=True)
+        part, _ = _rows(s, torch.eye(4, dtype=F64), torch.zeros(4, dtype=F64), w, torch.tensor([-1]), 0.1, False, True)
+        forces.append(torch.autograd.grad(part, s)[0][0])
+    assert forces[0][0] == forces[1][0] and all(abs(f.sum()) < 1e-12 for f in forces) and abs(forces[0][1]) > abs(forces[1][1])
+
+
+def test_an_anchor_with_positives_only():
+    "SINCERE: its loss is 0, it is counted, and its gradient is 0; dense, tiled, and where e^s leaves the format."
+    y, x = torch.ones(6, 3), torch.randn(6, 4)
+    y[5] = torch.tensor([0.0, 0, 1])
+    y[:5, 2] = 0
+    for t in (0.01, 0.1):
+        for tile in (None, 2):
+            for refs in ((), (x[:3] + 1, y[:3])):
+                anchors = x[:5].clone().requires_grad_()
+                value = make("sincere", 3, temperature=t, tile=tile).float()(anchors, y[:5], *refs)
+                assert value.item() == 0 and not torch.autograd.grad(value, anchors)[0].any()
+            assert make("sincere", 3, temperature=t, tile=tile).float()(x, y).item() > 0
+
+
+def test_bad_settings_of_the_newer_losses():
+    for name, settings, argument in (("softjac", dict(t=0), "t"), ("multisupcon", dict(threshold=1.0), "threshold"), ("multisupcon", dict(threshold=-0.1), "threshold"),
+                                     ("sincere", dict(weights="all"), "weights"), ("sincere", dict(alpha=1.0), "alpha"), ("gma", dict(lam=0.5), "label_embeddings"),
+                                     ("gma", dict(lam=2.0), "lam"), ("gma", dict(lam=0.5, label_embeddings=torch.zeros(4, 2)), "label_embeddings"),
+                                     ("gma", dict(cooccurrence=torch.ones(3, 2), n_instances=9), "cooccurrence"), ("gma", dict(cooccurrence=[[1, 2], [2, 3]], n_instances=9), "cooccurrence"),
+                                     ("gma", dict(cooccurrence=[[2, 1], [0, 3]], n_instances=9), "cooccurrence"), ("gma", dict(cooccurrence=[[2, 1], [1, 3]], n_instances=2), "cooccurrence"),
+                                     ("gma", dict(cooccurrence=[[2, 1], [1, 3]]), "labels")):
+        with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
+            make_loss(name, 3, 4, **settings)
+    y = random_labels(50, 3)
+    for given, argument in ((dict(label_counts=[1, 2, 3]), "label_counts"), (dict(n_instances=49), "n_instances"), (dict(labels=y * 2), "labels"), (dict(), "labels")):
+        with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
+            losses.make_loss("gma", 3, 4, **({"labels": y} | given if given else {}))
+
+
+def test_gma_takes_counts_for_the_matrix():
+    y, x, z = random_labels(50, 5, seed=9, tail=0.5), torch.randn(8, 4, dtype=F64), random_labels(8, 5)
+    one = losses.make_loss("gma", 5, 4, y.sum(0).int().tolist(), 50, labels=y.numpy().astype("uint8"))
+    two = losses.make_loss("gma", 5, 4, cooccurrence=(y.T @ y).int().numpy(), n_instances=50)
+    assert one(x, z).item() == two(x, z).item() and one.half()(x, z).item() == two(x, z).item()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1 / 3])
+def test_the_threshold_itself_is_no_positive(threshold):
+    "In both formats alike: 3/10, 1/2 and 1/3 are not larger than themselves."
+    a = torch.zeros(3, 10)
+    a[0], a[1, :3], a[2, :5] = 1, 1, 1
+    b = torch.zeros(2, 10)
+    b[0, :1], b[1, :3] = 1, 1
+    for x, y in ((a[:1], a[1:]), (b[1:], b[:1])):
+        w = [make("multisupcon", 10, threshold=threshold).weight(x.to(f), [y.to(f)], torch.tensor([-1]))[0] for f in (torch.float32, F64)]
+        assert torch.equal(w[0] > 0, w[1] > 0)
+        assert torch.equal(w[1][0] > 0, torch.tensor([float(v) > threshold + 1e-9 for v in ([0.3, 0.5] if len(y) == 2 else [1 / 3])]))

@@ -28,6 +28,7 @@ from mlcl.scale import tiles
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "results" / "bench.jsonl"
 NAMES = [n for n, c in LOSSES.items() if c.route == "embeddings"]
+NEWER = ("softjac", "gma", "multisupcon", "sincere")
 SIZES = [(512, 90), (256, 1000), (1024, 300)]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 QUICK = "quick" in sys.argv
@@ -86,6 +87,12 @@ def batch(b, n_labels, d=256, seed=0):
     return x, random_labels(b, n_labels, 3.0, tail=0.5).float().to(DEVICE)
 
 
+def make(name, n_labels, d=256, **settings):
+    "A loss; one that needs training labels gets some."
+    labels = dict(labels=random_labels(4096, n_labels, 3.0, tail=0.5, seed=1)) if name == "gma" else {}
+    return make_loss(name, n_labels, d, **labels, **settings).to(DEVICE)
+
+
 def step(loss, x, y):
     leaves = [x, *loss.parameters()]
 
@@ -99,7 +106,7 @@ def step(loss, x, y):
 
 def shape(name, b, n_labels):
     "How many anchors and references the scores of a loss have."
-    extra = hasattr(make_loss(name, n_labels, 4), "prototypes")
+    extra = hasattr(make(name, n_labels, 4), "prototypes")
     return (b + n_labels * (name in ("reg", "wreg")), n_labels if name == "proto" else b + n_labels * extra)
 
 
@@ -122,10 +129,10 @@ def cross_entropy(n, m, d=256):
 def speed():
     "Every contrastive loss against a cross-entropy over its own scores."
     for b, n_labels in SIZES:
-        for name in ["reg", "wreg"] + [n for n in NAMES if n not in ("reg", "wreg") and b >= 512]:
+        for name in ["reg", "wreg"] + [n for n in NAMES if n not in ("reg", "wreg") and (b >= 512 or n == "gma")]:
             x, y = batch(b, n_labels)
             ce, products = cross_entropy(*shape(name, b, n_labels))
-            ms = timed(dict(ce=ce, products=products, loss=step(make_loss(name, n_labels, 256).to(DEVICE), x, y)))
+            ms = timed(dict(ce=ce, products=products, loss=step(make(name, n_labels), x, y)))
             store("speed", loss=name, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), to_products=middle(ms, "loss", "products")["ratio"],
                   ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
 
@@ -177,6 +184,95 @@ def direct(loss, x, y):
     return total / (w.sum(1) > 0).sum()
 
 
+def jaccard(y):
+    shared, size = y @ y.T, y.sum(1)
+    return shared / (size[:, None] + size - shared).clamp(min=1)
+
+
+def soft_target(similar, t):
+    return (similar / t).masked_fill(torch.eye(len(similar), dtype=torch.bool, device=similar.device), -torch.inf).softmax(1)
+
+
+def cross(x, w, tau=0.1):
+    "The core's loss as one writes it: normalise, multiply, log-softmax."
+    u = F.normalize(x, dim=1)
+    log = (u @ u.T / tau).fill_diagonal_(-1e9).log_softmax(1)
+    return -(w * log).sum() / (w.sum(1) > 0).sum()
+
+
+def plain(name, loss):
+    "The definition of a newer loss in plain PyTorch: a function of embeddings and labels."
+    if name == "softjac":
+        return lambda x, y: cross(x, soft_target(jaccard(y), loss.t))
+    if name == "multisupcon":
+        def f(x, y):
+            j = jaccard(y)
+            pos = (j > loss.threshold).fill_diagonal_(False)
+            return cross(x, j * pos / pos.sum(1, keepdim=True).clamp(min=1))
+        return f
+    if name == "gma":
+        from mlcl.losses.gma import label_similarity
+        similar, idf = label_similarity(loss, torch.zeros(1, device=DEVICE))
+
+        def f(x, y):
+            best = torch.where(y[:, None] > 0, similar, 0.0).amax(2)
+            own = y * idf
+            p = own @ best.T / own.sum(1, keepdim=True).clamp(min=1)
+            return cross(x, soft_target(2 * p * p.T / (p + p.T).clamp(min=1e-30), loss.t))
+        return f
+
+    def f(x, y):
+        u, me = F.normalize(x, dim=1), torch.eye(len(x), dtype=torch.bool, device=x.device)
+        s, pos = u @ u.T / loss.temperature, (y @ y.T > 0) & ~me
+        rest = s.masked_fill(pos | me, -1e9).logsumexp(1, keepdim=True)
+        terms = (torch.logaddexp(s, rest) - s) * pos / pos.sum(1, keepdim=True).clamp(min=1)
+        return terms.sum() / pos.any(1).sum()
+    return f
+
+
+def library_formula(threshold=0.3, tau=0.1):
+    "MultiSupCon as pytorch-metric-learning 3.0 computes it, with the helpers of 2.9: cosine distances, masked log-probabilities, mean over non-zero losses."
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.reducers import AvgNonZeroReducer
+    from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
+    distance, reducer = CosineSimilarity(), AvgNonZeroReducer()
+
+    def f(x, y):
+        j = jaccard(y)
+        other = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+        mat, pos = distance(x) / tau, (j > threshold) & other
+        mat = mat - mat.max(dim=1, keepdim=True)[0].detach()
+        log = mat - lmu.logsumexp(mat, keep_mask=other, add_one=False, dim=1)
+        terms = -(j * log * pos).sum(1) / (pos.sum(1) + torch.finfo(x.dtype).eps)
+        rows = torch.arange(len(x), device=x.device)
+        return reducer(dict(loss=dict(losses=terms, indices=rows, reduction_type="element")), x, y)
+    return f
+
+
+def against_plain_newer():
+    "The newer losses against their definitions, the same under torch.compile, and MultiSupCon's formula in pytorch-metric-learning."
+    for b, n_labels in [(128, 30)] if QUICK else SIZES:
+        for name in NEWER:
+            x, y = batch(b, n_labels)
+            loss = make(name, n_labels)
+            others = {"plain PyTorch": plain(name, loss), "torch.compile": torch.compile(plain(name, loss))}
+            if name == "multisupcon" and util.find_spec("pytorch_metric_learning"):
+                others["pytorch-metric-learning"] = library_formula()
+            functions = dict(ours=step(loss, x, y))
+            for k, f in others.items():
+                try:
+                    gap = abs(f(x, y).item() - loss(x, y).item())
+                except RuntimeError as e:
+                    print(f"newer     {name}: {k} not measured: {str(e).splitlines()[0][:80]}")
+                    continue
+                assert gap < 1e-3, f"{name}: {k} differs by {gap}"
+                functions[k] = (lambda f: lambda: torch.autograd.grad(f(x, y), x))(f)
+            ms = timed(functions, rounds=None if QUICK or n_labels * b < 10**5 else 9)
+            for k in functions:
+                if k != "ours":
+                    store("newer", loss=name, instead=k, B=b, L=n_labels, D=256, **middle(ms, "ours", k), ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms[k]))
+
+
 def against_direct(b=256, n_labels=500):
     for name in ("base", "wreg", "reg"):
         x, y = batch(b, n_labels, 128)
@@ -188,7 +284,7 @@ def against_direct(b=256, n_labels=500):
 
 
 def against_library():
-    "pytorch-metric-learning's SupCon on single-label batches; multi-hot labels it refuses."
+    "pytorch-metric-learning's SupCon on single-label batches; up to 2.9 it refuses multi-hot labels."
     try:
         from pytorch_metric_learning.losses import SupConLoss
     except ImportError:
@@ -335,6 +431,6 @@ if __name__ == "__main__":
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
     chosen = [a for a in sys.argv[1:] if a != "quick"]
-    for part in (speed, against_plain, axes, against_direct, against_library, size, published, gpu, own_data):
+    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, size, published, gpu, own_data):
         if part.__name__ in chosen or not chosen and part is not own_data: # which takes ten minutes, and needs the data folder
             part()

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Block', 'unit', 'is_self', 'drop_self', 'rows_to_one', 'NoPositivesWarning', 'contrast', 'contrast_sum', 'start_of',
-           'positions', 'check_embeddings', 'check_labels', 'check_number', 'ContrastiveLoss', 'definition']
+           'positions', 'check_embeddings', 'check_labels', 'common_width', 'check_number', 'ContrastiveLoss',
+           'definition']
 
 # %% ../../nbs/20_contrast.ipynb #e718528d
-import math, warnings
+import math, numbers, warnings
 from functools import reduce
 from itertools import accumulate
 from typing import NamedTuple, Union
@@ -42,13 +43,14 @@ def is_self(me: Tensor, # (b,) position of each anchor among the references, -1 
 
 # %% ../../nbs/20_contrast.ipynb #afa8b2e5
 def drop_self(mats: list, # one (b, M_k) matrix for each block
-              me: Tensor # (b,) position of each anchor among all references
+              me: Tensor, # (b,) position of each anchor among all references
+              to: float = 0. # what is written there
     ) -> list: # the same matrices, zero where an anchor meets itself
     "Remove each anchor's own entry, in place."
     me = me[:, None]
     for m in mats:
         at = me.clamp(0, m.shape[1] - 1)
-        m.scatter_(1, at, m.gather(1, at).masked_fill_(at == me, 0))
+        m.scatter_(1, at, m.gather(1, at).masked_fill_(at == me, to))
         me = me - m.shape[1]
     return mats
 
@@ -64,13 +66,16 @@ class NoPositivesWarning(UserWarning):
     "A batch in which no anchor has a positive: the loss is exactly 0 and so is its gradient."
 
 # %% ../../nbs/20_contrast.ipynb #e8c40a33
-def _rows(u, v, log_mult, w, me, temperature, drop_repulsion):
+def _rows(u, v, log_mult, w, me, temperature, drop_repulsion, apart=False):
     "Sum of the losses of the anchors `u` over the references `v`, and the number of anchors that have a positive."
     s = u @ v.T / temperature
     mass, logits = w.sum(1), (s + log_mult).masked_fill(is_self(me, len(v)), -1e30)
+    if apart:
+        rest = logits.masked_fill(w > 0, -1e30).logsumexp(1, keepdim=True)
+        return (w * (torch.logaddexp(logits, rest) - s)).sum(), (mass > 0).sum()
     loss = (mass * logits.logsumexp(1)).sum() - (w * s).sum()
     if drop_repulsion:
-        gap = (logits.softmax(1) - w).clamp(min=0).masked_fill(w <= 0, 0).detach()
+        gap = (mass[:, None]*logits.softmax(1) - w).clamp(min=0).masked_fill(w <= 0, 0).detach()
         loss = loss - (gap * s).sum()
     return loss, (mass > 0).sum()
 
@@ -81,31 +86,61 @@ def contrast(anchors: list, # of Block
              *, temperature: float = .1, # τ
              me: list = None, # for each anchor block the positions of its rows among all references; found by identity if None
              drop_repulsion: bool = False, # REG's gate: positives are never repelled
+             apart: bool = False, # SINCERE: the denominator of a positive holds no other positive
+             live=None, # (labels of anchors, [labels of each block]) → the prototypes that can have a positive; None: all
              count: float = None, # what the sum is divided by; by default N₊, the number of anchors with a positive
              tile: int = None, # rows of scores computed at a time; None: chosen by size
              product: torch.dtype = None # format of the matrix products, for example torch.bfloat16; None: float32 or float64
     ) -> Tensor: # scalar, at least float32
     "The loss −(1/N) Σᵢ Σⱼ Wᵢⱼ (sᵢⱼ/τ − log Zᵢ) over blocks of anchors and references."
-    total, found = contrast_sum(anchors, refs, weight, temperature, me, drop_repulsion, tile, product)
+    total, found = contrast_sum(anchors, refs, weight, temperature, me, drop_repulsion, tile, product, apart, live)
     if (found := int(found)) == 0: warnings.warn(NoPositivesWarning("no anchor shares a label with any reference: the loss is 0"), stacklevel=3)
     return total / (count or max(found, 1))
 
+# %% ../../nbs/20_contrast.ipynb #2b61b975
+def _check_blocks(blocks):
+    "Raise ValueError unless all blocks have equally many columns and labels, and a label set for each row."
+    for what, of in (('columns of embeddings', 'embeddings'), ('labels', 'labels')):
+        if len(set(widths := [getattr(b, of).shape[1] for b in blocks])) > 1:
+            raise ValueError(f"blocks: expected equally many {what} in all anchors and references, got {' and '.join(map(str, dict.fromkeys(widths)))}")
+    if wrong := [(n, m) for n, m in ((b.embeddings.shape[0], b.labels.shape[0]) for b in blocks) if n != m]:
+        raise ValueError("blocks: expected a label set for each row, got {} rows and {} label sets".format(*wrong[0]))
+
+# %% ../../nbs/20_contrast.ipynb #26e3d758
+def _only_live(anchors, refs, me, live):
+    "Leave out of the anchors the prototypes that cannot have a positive."
+    out, where = [], [] if me else None
+    for k, a in enumerate(anchors):
+        idx = live(a.labels, [r.labels for r in refs]) if isinstance(a.labels, OneHot) else None
+        if idx is not None:
+            if len(idx) == 0: continue
+            off = torch.ones(len(a.labels), dtype=torch.bool, device=idx.device).index_fill_(0, idx, False).nonzero().flatten()
+            some, rest = (Block(a.embeddings.index_select(0, i), a.labels[i], a.log_mult) for i in (idx, off))
+            if not me: refs = [b for r in refs for b in ((some, rest) if r is a else (r,))]
+            a = some
+        out.append(a)
+        if me: where.append(me[k] if idx is None else me[k][idx])
+    return out, refs, where
+
 # %% ../../nbs/20_contrast.ipynb #94066cf6
-def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=False, tile=None, product=None # as `contrast`
+def contrast_sum(anchors, refs, weight, temperature=.1, me=None, drop_repulsion=False, tile=None, product=None, apart=False, live=None # as `contrast`
     ) -> tuple: # the sum over the anchors; N₊
     "The loss before it is divided."
+    _check_blocks([*refs, *anchors])
     with torch.autocast(refs[0].embeddings.device.type, enabled=False):
+        if live: anchors, refs, me = _only_live(anchors, refs, me, live)
         known = [None if me else start_of(a, refs) for a in anchors]
         rows = [*refs, *(a for a, i in zip(anchors, known) if i is None)]
         dtype = reduce(torch.promote_types, (b.embeddings.dtype for b in rows), torch.float32)
         xs = [b.embeddings.to(dtype) for b in rows]
+        same = {id(b.labels): b.labels if isinstance(b.labels, OneHot) else b.labels.to(dtype) for b in (*refs, *anchors)}
         ends = [*accumulate(x.shape[0] for x in xs)]
         outside, m = iter(ends[len(refs) - 1:]), ends[len(refs) - 1]
         mult = torch.cat([x.new_full((len(x),), b.log_mult/LN2) for x, b in zip(xs, refs)]) if any(b.log_mult for b in refs) else None
         wide = 1/temperature + max(abs(b.log_mult) for b in refs) > 30
-        sets = [b.labels if isinstance(b.labels, OneHot) else MultiHot(b.labels) for b in refs]
-        job = Job(weight, [a.labels for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
-                  [next(outside) if i is None else i for i in known], m, mult, temperature, wide, drop_repulsion, tile, product, torch.is_grad_enabled())
+        sets = [y if isinstance(y, OneHot) else MultiHot(y) for y in (same[id(b.labels)] for b in refs)]
+        job = Job(weight, [same[id(a.labels)] for a in anchors], sets, me or [positions(a, refs) for a in anchors], me is not None,
+                  [next(outside) if i is None else i for i in known], m, mult, temperature, wide, drop_repulsion, apart, tile, product, torch.is_grad_enabled())
         return Tiled.apply(job, *xs)
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
@@ -142,43 +177,58 @@ def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
                  n: int, # number of instances expected
                  n_labels: int = None, # number of labels expected, where it is known
                  device: torch.device = None, # where the labels must be
-                 name: str = 'labels' # of the argument, for the message
+                 name: str = 'labels', # of the argument, for the message
+                 like: str = '' # whose number of labels that is, for the message
     ) -> Tensor: # (n, L) multi-hot, float32 (float64 if given so)
     "Multi-hot labels in a floating format; ValueError where they cannot mean anything."
     if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
         got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"{name}: expected a tensor of shape ({n}, L), or ({n},) class indices, got {got}")
     if device is not None and labels.device != device: raise ValueError(f"{name}: expected on {device}, got on {labels.device}")
-    if labels.ndim == 1: labels = _from_indices(labels, n_labels, name)
+    if labels.ndim == 1: labels = _from_indices(labels, n_labels, name, like)
     if labels.shape[1] == 0 or labels.shape[1] != (n_labels or labels.shape[1]):
-        raise ValueError(f"{name}: expected {n_labels or 'at least 1'} label columns, got {labels.shape[1]}")
+        raise ValueError(f"{name}: expected {n_labels or 'at least 1'} label columns{like}, got {labels.shape[1]}")
     y = labels if labels.dtype == torch.float64 else labels.float()
     low, high = map(float, torch.addcmul(y, y, y, value=-1).aminmax())
-    if not low == high == 0: raise ValueError(f"{name}: expected only 0 and 1, got {labels[(labels != 0) & (labels != 1)][0].item()}")
+    if not low == high == 0: raise ValueError(f"{name}: expected only 0 and 1, got {_other(y)}")
     return y
 
 # %% ../../nbs/20_contrast.ipynb #79bb5b23
-def _from_indices(labels, n_labels, name):
+def _from_indices(labels, n_labels, name, like=''):
     "Class indices (n,) as one-hot rows."
     if labels.is_floating_point() or labels.dtype == torch.bool: raise ValueError(f"{name}: expected integers as class indices, got {labels.dtype}")
-    top = n_labels or int(labels.max()) + 1
-    if labels.min() < 0 or labels.max() >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}, got {labels.min()}…{labels.max()}")
+    low, high = map(int, labels.aminmax()); top = n_labels or high + 1
+    if low < 0 or high >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {low}…{high}")
     return torch.nn.functional.one_hot(labels.long(), top).float()
+
+def _other(y):
+    "The first number that is no label, for the message; an unknown label names the choice there is."
+    unknown = "nan: what an unknown label is must be said before, for example by unknown='absent', which counts it as 0"
+    return unknown if y.isnan().any() else y[(y != 0) & (y != 1)][0].item()
+
+# %% ../../nbs/20_contrast.ipynb #021b7e40
+def common_width(*labels # what should be label tensors, multi-hot or class indices; None for none
+    ) -> int: # number of labels L; None where nothing can be seen
+    "The number of columns of the first multi-hot labels, else the largest class index of all + 1."
+    given = [y for y in labels if isinstance(y, Tensor) and y.numel()]
+    if wide := [y.shape[1] for y in given if y.ndim == 2]: return wide[0]
+    return max((int(y.max()) + 1 for y in given if y.ndim == 1 and not y.is_floating_point()), default=None)
 
 # %% ../../nbs/20_contrast.ipynb #d7647e2c
 def check_number(x, # what should be a finite number
                  name: str, # of the argument, for the message
                  positive: bool = True # whether it must be > 0
     ) -> float: # the number
-    "Raise ValueError unless `x` is a finite number, and positive where that is asked."
-    if isinstance(x, bool) or not isinstance(x, (int, float)) or not math.isfinite(x) or (positive and x <= 0):
+    "Raise ValueError unless `x` is a finite number, of Python or NumPy, and positive where that is asked."
+    if isinstance(x, bool) or not isinstance(x, numbers.Real) or not math.isfinite(x) or (positive and x <= 0):
         raise ValueError(f"{name}: expected a finite number{' > 0' if positive else ''}, got {x!r}")
     return float(x)
 
 # %% ../../nbs/20_contrast.ipynb #448d6552
 def check_tile(tile):
-    if tile is not None and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 1): raise ValueError(f"tile: expected None or an integer >= 1, got {tile!r}")
-    return tile
+    good = tile is None or isinstance(tile, numbers.Integral) and not isinstance(tile, bool) and tile >= 1
+    if not good: raise ValueError(f"tile: expected None or an integer >= 1, got {tile!r}")
+    return tile and int(tile)
 
 def check_product(product, temperature):
     if product not in (None, torch.bfloat16): raise ValueError(f"product: expected None or torch.bfloat16, got {product!r}")
@@ -189,7 +239,8 @@ def check_product(product, temperature):
 class ContrastiveLoss(nn.Module):
     "Base of all contrastive losses: a subclass supplies `weight`, and `blocks` where it has prototypes."
     route = 'embeddings' # what the loss is computed on; the others say 'logits'
-    drop_repulsion, n_labels, dim = False, None, None
+    drop_repulsion, apart, n_labels, dim = False, False, None, None
+    owner = 'the loss' # who knows `n_labels` and `dim`, for messages
     def __init__(self, temperature: float = .1, # τ > 0
                  tile: int = None, # rows of scores computed at a time; None: chosen by size
                  product: torch.dtype = None # torch.bfloat16: faster products on a GPU, less exact, for τ >= 0.05
@@ -199,6 +250,7 @@ class ContrastiveLoss(nn.Module):
     def weight(self, labels, refs, me): raise NotImplementedError("a contrastive loss defines the rows of W")
     def blocks(self, batch, refs): return [batch], [refs]
     def count(self, labels): return None # what the sum over anchors is divided by; None: N₊
+    def live(self, labels, refs): return None # which prototypes can have a positive, as anchors; None: all may
     def extra_repr(self): return f"temperature={self.temperature:g}"
     def forward(self, embeddings, labels, ref_embeddings=None, ref_labels=None):
         return _forward(self, embeddings, labels, ref_embeddings, ref_labels)
@@ -207,22 +259,26 @@ class ContrastiveLoss(nn.Module):
 def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     "Check the inputs, make the blocks, call the core."
     check_embeddings(embeddings, finite=False)
-    if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
+    if (width := embeddings.shape[1]) != (loss.dim or width): raise ValueError(f"embeddings: expected {loss.dim} columns like {loss.owner}, got {width}")
     if any(p.device != embeddings.device for p in loss.parameters()): raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
-    labels = check_labels(labels, len(embeddings), loss.n_labels, embeddings.device)
-    batch = refs = Block(embeddings, labels)
     if (ref_embeddings is None) != (ref_labels is None): raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")
-    if ref_embeddings is not None:
-        if getattr(ref_embeddings, 'device', embeddings.device) != embeddings.device: raise ValueError(f"ref_embeddings: expected on {embeddings.device} like embeddings, got on {ref_embeddings.device}")
-        check_embeddings(ref_embeddings, 'ref_embeddings')
-        if ref_embeddings.shape[1] != embeddings.shape[1]:
-            raise ValueError(f"ref_embeddings: expected {embeddings.shape[1]} columns like embeddings, got {ref_embeddings.shape[1]}")
-        refs = Block(ref_embeddings, check_labels(ref_labels, len(ref_embeddings), labels.shape[1], embeddings.device, 'ref_labels'))
+    width, like = (loss.n_labels, f" like {loss.owner}") if loss.n_labels else (common_width(labels, ref_labels), '')
+    labels = check_labels(labels, len(embeddings), width, embeddings.device, like=like)
+    batch = refs = Block(embeddings, labels)
+    if ref_embeddings is not None: refs = _references(ref_embeddings, ref_labels, batch)
     anchors, refs = loss.blocks(batch, refs)
-    value = contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, count=loss.count(labels),
-                     tile=loss.tile, product=loss.product)
+    value = contrast(anchors, refs, loss.weight, temperature=loss.temperature, drop_repulsion=loss.drop_repulsion, apart=loss.apart, live=loss.live,
+                     count=loss.count(labels), tile=loss.tile, product=loss.product)
     if not math.isfinite(value.detach()): check_embeddings(embeddings)
     return value
+
+def _references(x, y, batch):
+    "The checked block of references that the caller gives."
+    width, device = batch.embeddings.shape[1], batch.embeddings.device
+    if getattr(x, 'device', device) != device: raise ValueError(f"ref_embeddings: expected on {device} like embeddings, got on {x.device}")
+    check_embeddings(x, 'ref_embeddings')
+    if x.shape[1] != width: raise ValueError(f"ref_embeddings: expected {width} columns like embeddings, got {x.shape[1]}")
+    return Block(x, check_labels(y, len(x), batch.labels.shape[1], device, 'ref_labels', ' like labels'))
 
 # %% ../../nbs/20_contrast.ipynb #5cead08f
 def definition(loss, # a `ContrastiveLoss`
@@ -238,6 +294,6 @@ def definition(loss, # a `ContrastiveLoss`
     for a in anchors:
         me = positions(a, blocks)
         w = torch.cat(loss.weight(a.labels, [b.labels for b in blocks], me), 1).to(v.dtype)
-        part, some = _rows(unit(a.embeddings), v, mult, w, me, loss.temperature, loss.drop_repulsion)
+        part, some = _rows(unit(a.embeddings), v, mult, w, me, loss.temperature, loss.drop_repulsion, loss.apart)
         total, found = total + part, found + some
     return total / (loss.count(labels) or found.clamp(min=1))

@@ -13,7 +13,7 @@ from torch import nn
 warnings.filterwarnings('ignore', message='.*torch.jit.script. is deprecated')
 from fastai.callback.core import Callback
 from ..labels import OneHot
-from ..losses.contrast import ContrastiveLoss, check_embeddings, check_labels, check_number
+from ..losses.contrast import Block, ContrastiveLoss, check_embeddings, check_labels, check_number
 from ..losses.proto import check_count
 
 # %% ../../nbs/31_queue.ipynb #2b97df06
@@ -43,8 +43,8 @@ def enqueue(self: LabelQueue,
     "Put a batch in; of a batch larger than the queue the last rows stay."
     (size, dim), n_labels, device = self.embeddings.shape, self.labels.shape[1], self.labels.device
     check_embeddings(embeddings)
-    if embeddings.shape[1] != dim: raise ValueError(f"embeddings: expected {dim} columns, got {embeddings.shape[1]}")
-    labels, n = check_labels(labels, len(embeddings), n_labels, device), len(embeddings)
+    if embeddings.shape[1] != dim: raise ValueError(f"embeddings: expected {dim} columns like the queue, got {embeddings.shape[1]}")
+    labels, n = check_labels(labels, len(embeddings), n_labels, device, like=' like the queue'), len(embeddings)
     at = (self.pointer + torch.arange(n, device=device))[-size:] % size
     self.embeddings[at], self.labels[at] = embeddings[-size:].to(self.embeddings), labels[-size:].bool()
     self.pointer.copy_((self.pointer + n) % size)
@@ -62,14 +62,27 @@ class Wrapper(nn.Module):
         try: return super().__getattr__(name)
         except AttributeError: return getattr(super().__getattr__('loss'), name)
 
+# %% ../../nbs/31_queue.ipynb #5054ba2c
+def takes_references(loss):
+    "Are instances among the references of this loss?"
+    x = torch.ones(1, loss.dim or 1)
+    batch = Block(x, x.new_ones(1, loss.n_labels or 1))
+    return any(r.embeddings is x for r in loss.blocks(batch, batch)[1])
+
 # %% ../../nbs/31_queue.ipynb #92bcf7c7
 class WithQueue(Wrapper):
     "A contrastive loss whose anchors also meet the queue; in evaluation mode it is the loss alone."
-    forward = ContrastiveLoss.forward
-    def __init__(self, loss: nn.Module, # a contrastive loss
-                 queue: LabelQueue):
+    forward, owner = ContrastiveLoss.forward, 'the queue'
+    def __init__(self, loss: nn.Module, # a contrastive loss that compares with instances
+                 queue: LabelQueue # its keys: of the width and the number of labels that the loss has, if it has any
+                ):
         super().__init__(loss)
-        self.queue = queue
+        self.queue, (dim, n_labels) = queue, (queue.embeddings.shape[1], queue.labels.shape[1])
+        if loss.dim not in (None, dim): raise ValueError(f"queue: expected dim={loss.dim} like the loss, got {dim}")
+        if loss.n_labels not in (None, n_labels): raise ValueError(f"queue: expected n_labels={loss.n_labels} like the loss, got {n_labels}")
+        if not takes_references(loss): raise ValueError(f"loss: expected one that compares with instances, got {type(loss).__name__}, which would ignore the queue")
+    dim = property(lambda self: self.queue.embeddings.shape[1])
+    n_labels = property(lambda self: self.queue.labels.shape[1])
     def blocks(self, batch, refs):
         (anchors, refs), (x, y) = self.loss.blocks(batch, refs), self.queue.content()
         if not self.training or not len(x): return anchors, refs
