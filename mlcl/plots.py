@@ -14,11 +14,13 @@ import matplotlib.pyplot as plt, seaborn as sns
 # %% ../nbs/47_plots.ipynb #789c2114
 PALETTE = dict(blue='#0072B2', red='#D55E00', green='#009E73', purple='#CC79A7',
                orange='#E69F00', sky='#56B4E9', black='#000000', grey='#7F7F7F')
-LOGIT_LOSSES = ('bce', 'focal', 'asl', 'zlpr', 'twoway', 'db')
+LOGIT_LOSSES = ('bce', 'focal', 'asl', 'zlpr', 'twoway', 'db', 'hill', 'splc', 'asl1')
 LOSS_STYLE = dict(
     bce=('black', 's'), zlpr=('red', 'D'), asl=('orange', '^'), focal=('grey', 'v'), twoway=('purple', '<'),
     db=('green', '>'), proto=('orange', 'P'), base=('green', 'v'), abalone=('purple', '^'), wreg=('sky', 's'),
-    reg=('blue', 'o'), mulsupcon=('red', 'X'), supcon_any=('grey', '<'), supcon_all=('black', '>'), simdis=('red', 'd'))
+    reg=('blue', 'o'), mulsupcon=('red', 'X'), supcon_any=('grey', '<'), supcon_all=('black', '>'), simdis=('red', 'd'),
+    hill=('sky', 'v'), splc=('red', '>'), asl1=('orange', '<'), softjac=('green', 'P'), gma=('purple', 'D'),
+    multisupcon=('sky', 'X'), sincere=('black', 'o'))
 
 def loss_style(name: str # short name of a loss, as in `LOSSES`
     ) -> dict: # keyword arguments for a line of matplotlib or seaborn
