@@ -118,6 +118,7 @@ def _inverse(a, b, norm, sparse):
     p = bag(bags(a), b.T.contiguous()) if sparse else a @ b.T
     return torch.div(norm[:, None], p, out=p)
 
+# %% ../../nbs/34_gma.ipynb #560e8727
 def soft_f1(loss, labels, refs):
     "g = 2/(1/P + 1/R) for each block of references, in fresh memory."
     s, idf = label_similarity(loss, labels)

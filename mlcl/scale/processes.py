@@ -51,13 +51,38 @@ def join(x: Tensor, # (B, D) rows of this process
     x = x.to(torch.float64 if any(double) else torch.float32) if any(floating) else x.long()
     return Sum.apply(F.pad(x, (0, 0, before, sum(sizes) - before - len(x)))), before
 
+# %% ../../nbs/32_processes.ipynb #eb7bd3ce
+def _joined(loss, pairs):
+    "Checked blocks of all processes, and the positions of the first own rows; an error of one process is raised by all."
+    wrong, width, device = None, 0, pairs[0][0].device if isinstance(pairs[0][0], Tensor) else None
+    try:
+        width = loss.n_labels or common_width(*(y for _, y, _ in pairs)) or 0
+        for x, y, name in pairs: _check(loss, x, y, name, width or None)
+    except ValueError as e: wrong = e
+    count, widths, multi, bad = zip(*agree([len(pairs), width, any(y.ndim == 2 for _, y, _ in pairs) if not wrong else 0, wrong is not None], device))
+    if wrong: raise wrong
+    if any(bad): raise ValueError(f"embeddings: expected valid input in all processes, got an error in process {bad.index(1)}")
+    if len(set(count)) > 1: raise ValueError(f"ref_embeddings: expected in all processes or in none, got them in {sum(c > 1 for c in count)} of {world()}")
+    fixed = [w for w, m in zip(widths, multi) if m]
+    if fixed and {*fixed} != {max(widths)}: raise ValueError(f"labels: expected equally many columns in all processes, got {[*widths]}")
+    width, out = fixed[0] if fixed else max(widths), []
+    for x, y, name in pairs:
+        (x, start), (y, _) = join(x, name + 'embeddings'), join(check_labels(y, len(x), width, x.device, name + 'labels'), name + 'labels')
+        out.append((Block(x, y), start))
+    return out
+
+def _check(loss, x, y, name, width):
+    check_embeddings(x, name + 'embeddings')
+    if x.shape[1] != (loss.dim or x.shape[1]): raise ValueError(f"{name}embeddings: expected {loss.dim} columns like {loss.owner}, got {x.shape[1]}")
+    check_labels(y, len(x), width, x.device, name + 'labels')
+
 # %% ../../nbs/32_processes.ipynb #14c50d71
 class Gathered(Wrapper):
     "A contrastive loss over the joined batch of all processes, made for gradients that are averaged; alone it is the loss itself."
     def forward(self, embeddings, labels, ref_embeddings=None, ref_labels=None):
         if world() == 1: return self.loss(embeddings, labels, ref_embeddings, ref_labels)
         pairs = [(embeddings, labels, '')] + [(ref_embeddings, ref_labels, 'ref_')]*(ref_embeddings is not None or ref_labels is not None)
-        (batch, start), *given = self._joined(pairs)
+        (batch, start), *given = _joined(self, pairs)
         refs = given[0][0] if given else batch
         anchors, refs = self.loss.blocks(batch, refs)
         mean = {id(b): b._replace(embeddings=Sum.apply(b.embeddings) / world()) for b in refs if isinstance(b.labels, OneHot)}
@@ -69,28 +94,6 @@ class Gathered(Wrapper):
         total, found = Sum.apply(total), Sum.apply(found)
         if found == 0: warnings.warn(NoPositivesWarning("no anchor of any process shares a label with any reference: the loss is 0"))
         return total / (self.count(batch.labels) or found.clamp(min=1))
-    def _joined(self, pairs):
-        "Checked blocks of all processes, and the positions of the first own rows; an error of one process is raised by all."
-        wrong, width, device = None, 0, pairs[0][0].device if isinstance(pairs[0][0], Tensor) else None
-        try:
-            width = self.n_labels or common_width(*(y for _, y, _ in pairs)) or 0
-            for x, y, name in pairs: self._check(x, y, name, width or None)
-        except ValueError as e: wrong = e
-        count, widths, multi, bad = zip(*agree([len(pairs), width, any(y.ndim == 2 for _, y, _ in pairs) if not wrong else 0, wrong is not None], device))
-        if wrong: raise wrong
-        if any(bad): raise ValueError(f"embeddings: expected valid input in all processes, got an error in process {bad.index(1)}")
-        if len(set(count)) > 1: raise ValueError(f"ref_embeddings: expected in all processes or in none, got them in {sum(c > 1 for c in count)} of {world()}")
-        fixed = [w for w, m in zip(widths, multi) if m]
-        if fixed and {*fixed} != {max(widths)}: raise ValueError(f"labels: expected equally many columns in all processes, got {[*widths]}")
-        width, out = fixed[0] if fixed else max(widths), []
-        for x, y, name in pairs:
-            (x, start), (y, _) = join(x, name + 'embeddings'), join(check_labels(y, len(x), width, x.device, name + 'labels'), name + 'labels')
-            out.append((Block(x, y), start))
-        return out
-    def _check(self, x, y, name, width):
-        check_embeddings(x, name + 'embeddings')
-        if x.shape[1] != (self.dim or x.shape[1]): raise ValueError(f"{name}embeddings: expected {self.dim} columns like {self.owner}, got {x.shape[1]}")
-        check_labels(y, len(x), width, x.device, name + 'labels')
 
 # %% ../../nbs/32_processes.ipynb #9c765659
 def in_processes(f, # importable function
