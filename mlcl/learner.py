@@ -281,19 +281,19 @@ def train(ds, # the data set
 @torch.inference_mode()
 def _outputs(model, tensors):
     h = features(model, tensors)
-    device = next(model.parameters()).device
+    device, unit = next(model.parameters()).device, nn.functional.normalize
     out = torch.cat([model.head(t.to(device)).float().cpu() for t in torch.from_numpy(h).split(4096)])
-    if model.loss.route == 'logits': return dict(features=h, own=out.numpy(), proto=None)
-    c = getattr(model.loss, 'prototypes', None)
-    cos = None if c is None else nn.functional.normalize(out, dim=1)@nn.functional.normalize(c.detach().float().cpu(), dim=1).T
-    return dict(features=h, own=None, proto=cos if cos is None else cos.numpy())
+    if model.loss.route == 'logits': return dict(features=h, projection=None, own=out.numpy(), proto=None)
+    z, c = unit(out, dim=1), getattr(model.loss, 'prototypes', None)
+    proto = None if c is None else (z@unit(c.detach().float().cpu(), dim=1).T).numpy()
+    return dict(features=h, projection=z.numpy(), own=None, proto=proto)
 
 # %% ../nbs/41_learner.ipynb #1ad6b69b
 @patch
 def outputs(self: Trained,
             split: str = 'test', # 'train', 'val' or 'test'
             checkpoint: str = 'last' # 'last' epoch or 'best' epoch by the online probe on validation data
-    ) -> dict: # features (n, d), own (n, L) logits or None, proto (n, L) cosines or None
+    ) -> dict: # features (n, d); projection (n, p), own (n, L) logits, proto (n, L) cosines, or None
     "What the readouts need for one split; 'train' is the share that was trained on."
     if self.ds is None: raise ValueError("ds: this model was loaded without a data set; pass ds to load, or use predict")
     if split not in self.ds.splits: raise ValueError(f"split: expected one of {list(self.ds.splits)}, got {split!r}")
