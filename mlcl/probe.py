@@ -260,7 +260,7 @@ class Linear:
 def logistic(x, # (N, D) training features, array or tensor
              y, # (N, L) training labels, 0 or 1
              strengths=STRENGTHS, # each > 0; solved from the largest to the smallest
-             tol: float = 3e-4, # largest component of the gradient by `u` at which a block of labels is solved
+             tol: float = 1e-4, # largest component of the gradient by `u` at which a block of labels is solved
              steps: int = 300, # most steps of L-BFGS for a block and a strength
              block: int = 64 # labels that are solved together
     ) -> Linear: # the solutions
@@ -334,7 +334,7 @@ def _probes(outputs, ys, **options):
 # %% ../nbs/42_probe.ipynb #c0a10013
 def _macro_f1(y, p, threshold):
     "Macro-F1 over labels with a positive."
-    pred, y = np.asarray(p) > threshold, np.asarray(y) > 0
+    pred, y = predict(p, threshold) > 0, np.asarray(y) > 0
     return float((2*(pred & y).sum(0)/np.maximum(pred.sum(0) + y.sum(0), 1))[y.any(0)].mean())
 
 # %% ../nbs/42_probe.ipynb #c0a10014
