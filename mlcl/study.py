@@ -375,15 +375,17 @@ def save_scores(run: str, # `Experiment.id`
                 kept: dict, # (name, checkpoint, split) → (N, L) scores
                 ys: dict # split → (N, L) labels
     ) -> Path: # the file, written at once or not at all
-    "Keep scores and labels as float16 in a compressed Parquet file."
+    "Keep scores and labels as float16, as distances from a common centre, in a compressed Parquet file."
     import pyarrow as pa, pyarrow.parquet as pq
     parts = {('labels', '', s): y for s, y in ys.items() if s != 'train'} | kept
-    names = {k: np.repeat(np.array(v), [len(p) for p in parts.values()]) for k, v in zip(('score', 'checkpoint', 'split'), zip(*parts))}
-    flat = np.concatenate([np.asarray(p, np.float16) for p in parts.values()])
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    centers = {k: 0. if k[0] == 'labels' else float(np.median(p)) for k, p in parts.items()}
+    table = {n: np.repeat(np.array(v), [len(p) for p in parts.values()])
+             for n, v in zip(('score', 'checkpoint', 'split', 'center'), (*zip(*parts), (*centers.values(),)))}
+    flat = np.concatenate([(p - centers[k]).astype(np.float16) for k, p in parts.items()])
+    values = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     path = scores_file(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({**names, 'values': rows}), tmp := path.with_suffix(f'.{os.getpid()}'), compression='zstd')
+    pq.write_table(pa.table({**table, 'values': values}), tmp := path.with_suffix(f'.{os.getpid()}'), compression='zstd')
     os.replace(tmp, path)
     return path
 
@@ -395,11 +397,11 @@ def stored_scores(run: str # `Experiment.id`
     path = scores_file(run)
     if not path.exists(): raise FileNotFoundError(f'{path}: expected the scores of run {run}, which are kept where it was made')
     t = pq.read_table(path)
-    values = t['values'].combine_chunks()
-    flat = values.values.to_numpy(zero_copy_only=False).reshape(len(t), -1)
+    flat = t['values'].combine_chunks().values.to_numpy(zero_copy_only=False).reshape(len(t), -1)
+    flat = flat.astype(np.float32) + t['center'].to_numpy()[:, None].astype(np.float32)
     keys = list(zip(*(t[k].to_pylist() for k in ('score', 'checkpoint', 'split'))))
     starts = [i for i, k in enumerate(keys) if i == 0 or k != keys[i - 1]] + [len(keys)]
-    return {keys[a]: flat[a:b].astype(np.uint8 if keys[a][0] == 'labels' else np.float32) for a, b in zip(starts, starts[1:])}
+    return {keys[a]: flat[a:b].astype(np.uint8) if keys[a][0] == 'labels' else flat[a:b] for a, b in zip(starts, starts[1:])}
 
 # %% ../nbs/45_study.ipynb #d1b2000e
 def reread(run: str, # `Experiment.id`
