@@ -205,7 +205,7 @@ def probe_grid(x, # (N, D) training features, array or tensor
     return res
 
 # %% ../nbs/42_probe.ipynb #c0a10002
-STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # λ, from 10 to 10⁻⁴, for features of norm 4
+STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # ρ, from 10 to 10⁻⁴, for features of norm 4
 
 # %% ../nbs/42_probe.ipynb #c0a10003
 def _objective(u, c, x1, y, decay):

@@ -190,7 +190,8 @@ DECIDES = ('data.py', 'labels.py', 'losses/*.py', 'metrics.py', 'models.py', 'te
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout
     "Hash of the source of the modules that decide results, and the git commit."
-    root = Path(__file__).parent
+    import mlcl
+    root = Path(mlcl.__file__).parent
     files = [p for pattern in DECIDES for p in sorted(root.glob(pattern))]
     text = b''.join(p.relative_to(root).as_posix().encode() + b'\0' + p.read_bytes() + b'\0' for p in files)
     return dict(sha256=hashlib.sha256(text).hexdigest()[:16], commit=_commit(root))

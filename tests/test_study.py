@@ -411,7 +411,8 @@ def test_code_hash_follows_the_source(tmp_path, monkeypatch):
     for f in ('data.py', 'losses/reg.py', 'study.py'):
         (tmp_path/f).parent.mkdir(exist_ok=True)
         (tmp_path/f).write_text('a = 1')
-    monkeypatch.setattr(study, '__file__', str(tmp_path/'study.py'))
+    import mlcl
+    monkeypatch.setattr(mlcl, '__file__', str(tmp_path/'study.py'))
     seen = lambda: study.code_version.__wrapped__()
     first = seen()
     assert first['commit'] is None and seen() == first
