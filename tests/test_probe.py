@@ -3,7 +3,8 @@ import json, math
 import numpy as np, pytest, torch
 from torch import nn
 from mlcl.metrics import per_label_f1, predict, scores, tune_threshold, tune_thresholds
-from mlcl.probe import (GRID, Readout, batch_order, choose, head_proba, probe_grid, read_out, scaling, start_heads, train_heads)
+from mlcl.probe import (GRID, KINDS, STRENGTHS, Readout, batch_order, by_threshold, choose, head_proba, logistic, probe_grid, read_out, scaling,
+                        shrunk_thresholds, start_heads, train_heads)
 
 
 def one_by_one(x, y, start, order, grid, batch_size):
@@ -263,6 +264,185 @@ def test_bad_outputs():
     with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected shape \(70, 6\)"): read_out(outputs, ys, 'bce')
     outputs['test']['own'] = np.full((70, 6), np.nan)
     with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected finite"): read_out(outputs, ys, 'bce')
+
+
+# ---- the solved probe
+
+def optimum(x, y, strength):
+    "Weights of one label by scikit-learn, on features scaled as the probe scales them."
+    from sklearn.linear_model import LogisticRegression
+    mean, factor = scaling(torch.as_tensor(x))
+    z = ((torch.as_tensor(x) - mean)*factor).numpy()
+    m = LogisticRegression(C=1/(len(y)*strength), tol=1e-10, max_iter=100_000).fit(z, y)
+    return np.r_[m.coef_[0], m.intercept_]
+
+
+def counted(n, dim, shares, seed=0):
+    r = np.random.default_rng(seed)
+    x = r.normal(size=(n, dim))*r.uniform(.1, 10, dim) + 3
+    s = x @ r.normal(size=(dim, len(shares))) + 5*r.normal(size=(n, len(shares)))
+    return x, np.stack([a > np.quantile(a, 1 - q) for a, q in zip(s.T, shares)], 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize('n, dim, shares', [(200, 5, (.5, .1, .02)), (40, 60, (.5, .1)), (300, 1, (.3,)), (500, 20, (.9, .004, .3, .05))])
+def test_solved_probe_is_the_optimum(n, dim, shares):
+    x, y = counted(n, dim, shares)
+    pr = logistic(x, y, (1e-3, 1., .03), tol=1e-6)
+    assert pr.strengths == (1., .03, 1e-3) and pr.weight.shape == (3, len(shares), dim + 1)
+    for k, s in enumerate(pr.strengths):
+        for l in range(len(shares)):
+            want = optimum(x, y[:, l], s)
+            assert np.abs(pr.weight[k, l].numpy() - want).max() < 3e-3*max(1, np.abs(want).max()), (s, l)
+
+
+def test_standard_tolerance_is_enough():
+    "Logits at the standard tolerance are those of a much smaller one, up to three hundredths."
+    outputs, ys = splits()
+    x, y = outputs['train']['features'], ys['train']
+    a, b = logistic(x, y), logistic(x, y, tol=1e-6, steps=2000)
+    assert max(np.abs(a.logits(x, k) - b.logits(x, k)).max() for k in range(len(STRENGTHS))) < .03
+
+
+def test_blocks_and_order_of_labels_change_nothing():
+    x, y = counted(300, 8, (.5, .02, .2, .1, .4))
+    a, b, c = logistic(x, y, tol=1e-5), logistic(x, y, tol=1e-5, block=1), logistic(x, y[:, ::-1].copy(), tol=1e-5, block=2)
+    assert (a.weight - b.weight).abs().max() < .02 and (a.weight - c.weight.flip(1)).abs().max() < .02
+    assert (a.weight[:, 0] - a.weight[:, 1]).abs().max() > 1
+
+
+def test_constant_labels_and_features():
+    x, y = counted(100, 4, (.3, .3, .3))
+    y[:, 0], y[:, 1], x[:, 2] = 0, 1, 7
+    pr = logistic(x, y)
+    assert torch.isfinite(pr.weight).all() and (pr.weight[:, :2, :-1] == 0).all() and (pr.weight[..., 2] == 0).all()
+    assert torch.allclose(pr.weight[:, :2, -1], torch.tensor([.5/101, 100.5/101]).double().logit(), atol=1e-5)
+    x[:, 2] = 1e9
+    assert np.allclose(pr.logits(x, 3), pr.logits(x*[1, 1, 0, 1], 3))
+    assert (logistic(x[:1], y[:1]).weight[..., :-1] == 0).all()
+
+
+def test_solved_probe_is_deterministic_and_free_of_scale():
+    x, y = counted(150, 6, (.4, .1))
+    a, b, c = logistic(x, y), logistic(torch.tensor(x), torch.tensor(y)), logistic(1000*x - 77, y)
+    assert torch.equal(a.weight, b.weight) and (a.weight - c.weight).abs().max() < .02
+
+
+def test_strong_penalty_leaves_the_share():
+    x, y = counted(400, 6, (.25,))
+    pr = logistic(x, y, (1e6, 10.))
+    assert np.allclose(pr.logits(x, 0), np.log(1/3), atol=1e-3) and pr.weight[0, :, :-1].abs().max() < 1e-4 < pr.weight[1, :, :-1].abs().max()
+
+
+def test_not_beaten_by_a_trained_head():
+    "The test of the probe: BCE's own head, trained with the encoder, is not better on the encoder's own features."
+    from mlcl.metrics import mean_average_precision
+    r, gain = np.random.default_rng(0), []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        outputs, ys = splits(dim=20, n_labels=8, seed=seed, sizes=dict(train=300, val=150, test=600))
+        body, head = nn.Sequential(nn.Linear(20, 64), nn.ReLU()), nn.Linear(64, 8)
+        x = {s: torch.tensor(o['features']) for s, o in outputs.items()}
+        opt = torch.optim.AdamW([*body.parameters(), *head.parameters()], lr=.01)
+        for _ in range(60):
+            opt.zero_grad()
+            nn.BCEWithLogitsLoss()(head(body(x['train'])), torch.tensor(ys['train']).float()).backward()
+            opt.step()
+        with torch.no_grad(): new = {s: dict(features=body(v).numpy(), own=head(body(v)).numpy()) for s, v in x.items()}
+        res = read_out(new, ys, 'bce', kind='linear')
+        gain.append([mean_average_precision(ys['test'], res[k].rank['test']) for k in ('linear@features|global', 'own|global')])
+    assert np.subtract(*np.transpose(gain)).mean() > -.002, gain
+
+
+@pytest.mark.parametrize('options, said', [(dict(strengths=()), 'strengths: expected'), (dict(strengths=(1., 0.)), 'strengths: expected numbers > 0')])
+def test_bad_strengths(options, said):
+    with pytest.raises(ValueError, match=said): logistic(*counted(20, 2, (.5,)), **options)
+
+
+# ---- thresholds
+
+def test_shrunk_thresholds_by_hand():
+    "Three labels: ten positives (half way), none (the common one), thirty (three quarters of the way)."
+    y, p = np.zeros((60, 3), int), np.zeros((60, 3))
+    y[:10, 0], y[:30, 2] = 1, 1
+    p[:, 0], p[:, 1], p[:, 2] = np.where(y[:, 0], 2., 1.), 0., np.where(y[:, 2], 6., 3.)
+    own, common = tune_thresholds(y, p), tune_threshold(y, p)
+    assert own[0] == 1.5 and own[2] == 4.5 and own[1] == common
+    assert np.allclose(shrunk_thresholds(y, p), [(1.5 + common)/2, common, .75*4.5 + .25*common])
+    assert np.allclose(shrunk_thresholds(y, p, 0.)[[0, 2]], own[[0, 2]]) and np.allclose(shrunk_thresholds(y, p, 1e12), common)
+
+
+def test_shrinking_never_loses_badly_on_rare_labels():
+    "Scores of equal scale, labels with 3 positives in the validation data: own thresholds fit noise, shrunk ones hardly."
+    lost = dict(own=[], shrunk=[])
+    for seed in range(30):
+        r = np.random.default_rng(seed)
+        y = {s: (r.random((n, 40)) < .03).astype(int) for s, n in dict(val=100, test=3000).items()}
+        for v in y.values(): v[:4, :] |= np.eye(4, 40, dtype=int)
+        p = {s: 1.5*v + r.normal(size=v.shape) for s, v in y.items()}
+        f1 = lambda t: scores(y['test'], p['test'], t)['macro_f1']
+        base = f1(tune_threshold(y['val'], p['val']))
+        for k, tune in dict(own=tune_thresholds, shrunk=shrunk_thresholds).items(): lost[k].append(base - f1(tune(y['val'], p['val'])))
+    assert max(lost['shrunk']) < .02 and np.mean(lost['own']) > 2*np.mean(lost['shrunk']) > 0, {k: (np.mean(v), max(v)) for k, v in lost.items()}
+
+
+def test_each_label_gains_where_scales_differ():
+    r = np.random.default_rng(0)
+    y = {s: (r.random((1000, 4)) < .3).astype(int) for s in ('val', 'test')}
+    p = {s: 2*v + r.normal(size=v.shape) + [0, 3, 6, -3] for s, v in y.items()}
+    res = by_threshold('own', {None: p}, y['val'])
+    f1 = {k: scores(y['test'], p['test'], v.threshold)['macro_f1'] for k, v in res.items()}
+    assert list(f1) == ['own|global', 'own|each'] and f1['own|each'] > f1['own|global'] + .1
+
+
+# ---- readouts of the second edition
+
+def test_strength_is_chosen_twice():
+    "One strength ranks best, another decides best; a stronger penalty wins ties."
+    y = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    ranks = np.array([[3., 0], [2, 3], [1, 2], [0, 1]]) + [0, 100]
+    decides = np.array([[1., 0], [1, 1], [0, 0], [0, 0]])
+    res = by_threshold('linear@features', {1.: dict(val=decides), .1: dict(val=ranks), .01: dict(val=ranks.copy())}, y)['linear@features|global']
+    assert res.names == ('linear@features:1', 'linear@features:0.1') and (res.p['val'] == decides).all() and (res.rank['val'] == ranks).all()
+    assert res.info['strength'] == 1. and res.info['strength_map'] == .1 and res.info['val_map'] == 1.
+    assert res.info['val_macro_f1'] == pytest.approx(scores(y, decides, res.threshold)['macro_f1'])
+
+
+ALL = ('linear@features|global', 'linear@features|each', 'linear@projection|global', 'linear@projection|each')
+
+@pytest.mark.parametrize('loss, keys, want', [
+    ('bce', ('own',), ['own@.5', 'own|global', 'own|each', *ALL[:2]]), ('twoway', ('own',), ['own|global', 'own|each', *ALL[:2]]),
+    ('reg', ('proto', 'projection'), ['proto|global', 'proto|each', *ALL]), ('base', ('projection',), list(ALL))])
+def test_which_readouts_of_the_second_edition(loss, keys, want):
+    outputs, ys = splits()
+    for o in outputs.values(): o['projection'] = o['features'][:, :5]
+    outputs = {s: {k: v if k in ('features', *keys) else None for k, v in o.items()} for s, o in outputs.items()}
+    res = read_out(outputs, ys, loss, kind='linear')
+    assert list(res) == want
+    for k, r in res.items():
+        assert r.info['val_macro_f1'] == pytest.approx(scores(ys['val'], r.p['val'], r.threshold)['macro_f1'], abs=1e-9)
+        assert '|' not in k or (np.shape(r.threshold) == (() if k.endswith('global') else (6,)) and r.rank['test'].shape == (70, 6))
+    assert json.loads(json.dumps({k: r.info for k, r in res.items()}))
+    old, both = (read_out(outputs, ys, loss, epochs=1, kind=k) for k in ('grid', 'both'))
+    assert list(both) == [*old, *(k for k in want if k != 'own@.5')] and 'probe1' in old and not any('|' in k for k in old)
+    assert list(read_out(outputs, ys, loss, epochs=1)) == list(old)
+
+
+def test_taps_are_read_apart():
+    outputs, ys = splits()
+    for s, o in outputs.items(): o['projection'] = np.random.default_rng(1).normal(size=(len(o['features']), 5)) # says nothing
+    res = read_out(outputs, ys, 'reg', kind='linear')
+    f1 = {k: scores(ys['test'], r.p['test'], r.threshold)['macro_f1'] for k, r in res.items()}
+    assert f1['linear@features|global'] > f1['linear@projection|global'] + .2
+
+
+def test_test_split_chooses_nothing_in_the_second_edition():
+    outputs, ys = splits()
+    a, b = (read_out({s: outputs[s] for s in some}, ys, 'bce', kind='linear') for some in (('train', 'val'), ('train', 'val', 'test')))
+    assert all(a[k].info == b[k].info and np.array_equal(a[k].threshold, b[k].threshold) for k in a)
+
+
+def test_bad_kind():
+    with pytest.raises(ValueError, match="kind: expected 'grid', 'linear' or 'both', got 'ridge'"): read_out(*splits(), 'bce', kind='ridge')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

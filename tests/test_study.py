@@ -55,6 +55,33 @@ def test_how_a_loss_is_computed_is_no_part_of_what_it_is():
     assert held == {x.id for x in study.experiments('first', only='dataset=yeast')}
 
 
+def test_kind_of_the_readouts_leaves_old_names_alone():
+    "The default is written nowhere, so the records of the first edition keep their names; what a kind does not use is not named."
+    old, new, both = (Experiment('yeast', 'mlp', 'reg', dict(probe=p)) for p in (dict(kind='grid'), dict(kind='linear'), dict(kind='both', epochs=3)))
+    assert old.id == Experiment('yeast', 'mlp', 'reg').id and 'kind' not in old.settings['probe']
+    assert new.settings['probe'] == dict(kind='linear') and new.id == Experiment('yeast', 'mlp', 'reg', dict(probe=dict(kind='linear', epochs=3))).id
+    assert both.settings['probe']['kind'] == 'both' and both.settings['probe']['epochs'] == 3 and len({old.id, new.id, both.id}) == 3
+    for e in (old, new, both): assert Experiment(**json.loads(json.dumps(study.asdict(e)))).id == e.id
+
+
+@pytest.mark.parametrize('name', ['labels', 'text', 'images', 'finetuned', 'cut'])
+def test_published_runs_are_still_those_of_their_study(name):
+    held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/f'{name}.jsonl.gz').records()}
+    assert {e.id for e in study.experiments(name)} <= held
+
+
+def test_matched_is_equal_but_for_the_loss():
+    es = study.experiments('matched')
+    assert len(es) == len({e.id for e in es}) == 12*10*5
+    for d in study.LABELS:
+        same = {study.canonical({k: v for k, v in e.settings.items() if k != 'loss'}) for e in es if e.dataset == d}
+        assert len(same) == 1 and json.loads(same.pop())['lr'] == study.LABELS[d][0]
+    both = {e.loss: e.settings['loss'] for e in es if e.loss in ('asl', 'asl1', 'reg', 'wreg')}
+    assert [both['asl1'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [1, 0, 0] and [both['asl'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [4, 1, .05]
+    assert [both['reg'][k] for k in ('temperature', 'alpha')] == [both['wreg'][k] for k in ('temperature', 'alpha')]
+    assert [e.seed for e in es] == sorted(e.seed for e in es)
+
+
 @pytest.mark.parametrize('args, said', [
     (('digitz', 'resnet', 'reg'), 'dataset: expected one of'), (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
     (('digits', 'resnot', 'reg'), 'encoder: expected one of'), (('digits', 'mlp', 'reg'), 'reads features data, not image'),
@@ -64,6 +91,7 @@ def test_how_a_loss_is_computed_is_no_part_of_what_it_is():
     (('digits', 'resnet', 'reg', dict(encoder=dict(width=1))), 'settings.encoder key'),
     (('digits', 'resnet', 'reg', dict(probe=dict(grit=1))), 'settings.probe key'),
     (('digits', 'resnet', 'reg', dict(checkpoints=['first'])), 'settings.checkpoints'),
+    (('digits', 'resnet', 'reg', dict(probe=dict(kind='ridge'))), 'settings.probe.kind: expected one of both, grid, linear'),
     (('digits', 'resnet', 'reg', dict(lr=float('nan'))), 'settings.lr: expected a finite number'),
     (('digits', 'resnet', 'reg', dict(lr=float('inf'))), 'settings.lr: expected a finite number'),
     (('digits', 'resnet', 'reg', dict(lr=object())), 'settings.lr: expected a value that JSON can hold'),
@@ -307,8 +335,8 @@ def test_shares_and_lengths_are_as_the_pages_say():
     assert {e.settings['epochs'] for e in study.experiments('long')} == {10, 40, 100, 400}
     assert {(e.encoder, e.loss) for e in study.experiments('transformer')} == {('transformer', l) for l in ('bce', 'zlpr', 'reg')}
     assert {e.settings['finetune'] for e in study.experiments('finetuned')} == {10, 5, 7}
-    from mlcl.losses import LOSSES
-    for name, n in (('text', 5), ('images', 3)): assert len(study.experiments(name)) == n*len(LOSSES)*3
+    for name, n in (('text', 5), ('images', 3)): assert len(study.experiments(name)) == n*15*3
+    assert len(study.FIFTEEN) == 15 and {e.loss for e in study.experiments('labels')} == set(study.FIFTEEN)
 
 
 def test_real_nan_is_recorded_and_the_study_goes_on(results, monkeypatch):
@@ -339,6 +367,94 @@ def test_best_epoch_that_is_the_last_is_read_out_once(results, monkeypatch):
     rs = study.run(exp)
     last, best = ([{k: v for k, v in r.items() if k != 'checkpoint'} for r in rs if r['checkpoint'] == c and r['readout'] != 'online'] for c in ('last', 'best'))
     assert len(calls) == 1 and last == best and len(last) == 8
+
+
+# ---- the second edition
+
+@pytest.fixture
+def second(results):
+    encoder, s = study.SMOKE['digits']
+    exp = Experiment('digits', encoder, 'reg', dict(s, probe=dict(kind='linear'), checkpoints=['last', 'best'], epochs=2))
+    return exp, study.complete(study.run(exp), exp, 't')
+
+
+def test_records_of_the_second_edition(second):
+    exp, recs = second
+    r = {(r['readout'], r['checkpoint'], r['split']): r for r in recs}
+    names = [f'{s}|{k}' for s in ('proto', 'linear@features', 'linear@projection') for k in ('global', 'each')]
+    assert {k[0] for k in r} == {*names, 'online'} and {k[1] for k in r} == {'last', 'best'}
+    for n in names:
+        test, val = r[n, 'last', 'test'], r[n, 'last', 'val']
+        once = n.endswith('global')
+        assert set(test['replicates']) == {'macro_f1', 'macro_f1_tail', *(['map'] if once else [])}
+        assert 'strength' in val['chosen'] or n.startswith('proto')
+        assert val['metrics']['macro_f1'] == pytest.approx(val['chosen']['val_macro_f1'], abs=6e-5)
+        assert val['metrics']['map'] == pytest.approx(val['chosen']['val_map'], abs=6e-5)
+        assert test['metrics']['map'] == r[f"{n.split('|')[0]}|global", 'last', 'test']['metrics']['map']
+        if once: assert np.mean([a for a in test['per_label_ap'] if a is not None]) == pytest.approx(test['metrics']['map'], abs=1e-3)
+        else: assert 'per_label_ap' not in test
+        assert unpack(test['replicates']['macro_f1']).mean() == pytest.approx(test['metrics']['macro_f1'], abs=.05)
+
+
+def test_where_a_result_is_from(second):
+    exp, recs = second
+    from mlcl.data import load
+    for r in recs:
+        assert DESIGN <= r.keys() and {'scipy', 'iterstrat', 'torch'} <= r['versions'].keys() and 'transformers' not in r['versions']
+        assert len(r['code']['sha256']) == 16 and r['machine']['threads'] == 1 and r['machine']['cpu']
+    ds = load('digits', **exp.settings['data'])
+    assert {r['splits_sha256'] for r in recs} == {study.splits_hash(ds.splits)}
+    assert 'torchvision' in study.versions('tv:resnet50') and 'torchvision' in study.versions('mobilenet_v2:frozen') and 'transformers' in study.versions('hf:x')
+
+
+def test_code_hash_follows_the_source(tmp_path, monkeypatch):
+    for f in ('data.py', 'losses/reg.py', 'study.py'):
+        (tmp_path/f).parent.mkdir(exist_ok=True)
+        (tmp_path/f).write_text('a = 1')
+    import mlcl
+    monkeypatch.setattr(mlcl, '__file__', str(tmp_path/'study.py'))
+    seen = lambda: study.code_version.__wrapped__()
+    first = seen()
+    assert first['commit'] is None and seen() == first
+    (tmp_path/'study.py').write_text('a = 2') # decides no result
+    assert seen() == first
+    (tmp_path/'losses'/'reg.py').write_text('a = 2')
+    changed = seen()
+    (tmp_path/'losses'/'reg.py').rename(tmp_path/'losses'/'wreg.py')
+    assert len({first['sha256'], changed['sha256'], seen()['sha256']}) == 3
+
+
+def test_splits_hash():
+    a = dict(train=[0, 1], test=[2])
+    assert study.splits_hash(a) == study.splits_hash(dict(test=np.array([2], np.int32), train=np.array([0, 1])))
+    assert len({study.splits_hash(s) for s in (a, dict(train=[1, 0], test=[2]), dict(train=[0], test=[1, 2]), dict(val=[0, 1], test=[2]))}) == 4
+
+
+def test_scores_come_back(results):
+    r = np.random.default_rng(0)
+    ys = {s: (r.random((n, 3)) < .4).astype(np.uint8) for s, n in dict(train=9, val=4, test=5).items()}
+    kept = {(k, c, s): r.normal(size=ys[s].shape) for k in ('own', 'linear@features:0.1') for c in ('last', 'best') for s in ('val', 'test')}
+    path = study.save_scores('abc', kept, ys)
+    assert path == results/'scores'/'abc.parquet' and [p.name for p in path.parent.iterdir()] == ['abc.parquet']
+    back = study.stored_scores('abc')
+    assert set(back) == set(kept) | {('labels', '', 'val'), ('labels', '', 'test')}
+    for k, v in kept.items(): assert back[k].dtype == np.float32 and np.abs(back[k] - v).max() < 2e-3
+    close = {('proto', 'last', s): .999 + 1e-4*r.normal(size=ys[s].shape) for s in ('val', 'test')} # float16 has steps of 5e-4 here
+    study.save_scores('near', close, ys)
+    for k, v in close.items(): assert np.abs(study.stored_scores('near')[k] - v).max() < 5e-7
+    for s in ('val', 'test'): assert back['labels', '', s].dtype == np.uint8 and (back['labels', '', s] == ys[s]).all()
+    with pytest.raises(FileNotFoundError, match='expected the scores of run abd'): study.stored_scores('abd')
+
+
+def test_a_new_readout_needs_no_training(second):
+    from mlcl.probe import shrunk_thresholds, tune_threshold
+    exp, recs = second
+    for r in recs:
+        if r['split'] != 'test' or not r['readout'].startswith('proto'): continue
+        tune = tune_threshold if r['readout'].endswith('global') else shrunk_thresholds
+        got = study.reread(exp.id, tune, 'proto', r['checkpoint'])
+        assert got['map'] == pytest.approx(r['metrics']['map'], abs=5e-3) and got['macro_f1'] == pytest.approx(r['metrics']['macro_f1'], abs=.01)
+    with pytest.raises(ValueError, match='name: expected one of'): study.reread(exp.id, tune_threshold, 'own')
 
 
 # ---- tuning and reproducing
