@@ -60,7 +60,7 @@ def _train_block(x1, y, start, order, grid, batch_size):
     batches = [b for o in order for b in o.split(batch_size)]
     for t, b in enumerate(batches):
         xb, c = x1[b], .5*(1 + math.cos(math.pi*t/len(batches)))
-        r = (xb @ w.T).sigmoid_().view(len(b), -1, l).sub_(y[b][:, None]).div_(len(b))
+        r = (xb @ w.T).sigmoid_().view(len(b), -1, l).sub_(y[b][:, None]).nan_to_num_(0).div_(len(b)) # an unknown label teaches nothing
         torch.mm(r.view(len(b), -1).T, xb, out=g)
         for group in opt.param_groups: group['lr'] = c*group['base']
         weights.mul_(1 - c*decay)
@@ -120,19 +120,19 @@ def _features(x, name, dim=None):
     return x
 
 # %% ../nbs/42_probe.ipynb #c4298233
-def _labels(y, name, n, n_labels=None):
-    "`y` as a uint8 tensor (n, L) of 0 and 1."
+def _labels(y, name, n, n_labels=None, unknown=False):
+    "`y` as a tensor (n, L) of 0 and 1, and of NaN where labels may be unknown."
     y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
     want = f'({n}, {n_labels or "L >= 1"})'
     if y.ndim != 2 or len(y) != n or y.shape[1] != (n_labels or y.shape[1]) or not y.shape[1]:
         raise ValueError(f'{name}: expected labels of shape {want}, got {tuple(y.shape)}')
-    if not ((y == 0) | (y == 1)).all(): raise ValueError(f'{name}: expected labels 0 or 1, got other values')
-    return y.to(torch.uint8)
+    if not ((y == 0) | (y == 1) | (y != y)*unknown).all(): raise ValueError(f'{name}: expected labels 0 or 1, got other values')
+    return y.float() if (y != y).any() else y.to(torch.uint8)
 
 # %% ../nbs/42_probe.ipynb #97dd6cbd
 def _grid_f1(p, y):
     "F1 of each grid point and label for probabilities `p` (K, n, L) at threshold .5; 0 where nothing is right."
-    pred, y = p > .5, y.bool()
+    pred, y = (p > .5) & (y == y), y == 1
     true, size = (pred & y).sum(1), pred.sum(1) + y.sum(0)
     return (2*true.double()/size.clamp(min=1)).cpu().numpy()
 
@@ -190,9 +190,9 @@ def probe_grid(x, # (N, D) training features, array or tensor
     ) -> Probe: # trained, with its choice made
     "Train a linear probe for each grid point at once and choose among them on validation data."
     x = _features(x, 'x')
-    y = _labels(y, 'y', len(x)).to(x.device)
+    y = _labels(y, 'y', len(x), unknown=True).to(x.device)
     x_val = _features(x_val, 'x_val', x.shape[1]).to(x.device)
-    y_val = _labels(y_val, 'y_val', len(x_val), y.shape[1]).to(x.device)
+    y_val = _labels(y_val, 'y_val', len(x_val), y.shape[1], True).to(x.device)
     for name, v in dict(epochs=epochs, heads=heads, batch_size=batch_size, grid=len(grid)).items():
         if v < 1: raise ValueError(f'{name}: expected at least 1, got {v}')
     if any(len(g) != 2 or g[0] <= 0 or g[1] < 0 for g in grid):
@@ -200,7 +200,7 @@ def probe_grid(x, # (N, D) training features, array or tensor
     res = Probe([tuple(g) for g in grid], torch.empty(0, dtype=dtype), *scaling(x))
     start, order = start_heads(y.shape[1], x.shape[1], heads, seed), batch_order(len(x), epochs, seed)
     res.weight = train_heads(res.features(x), y, start, order, res.grid, batch_size)
-    res.f1, res.has = _grid_f1(head_proba(res.features(x_val), res.weight), y_val), y_val.bool().any(0).cpu().numpy()
+    res.f1, res.has = _grid_f1(head_proba(res.features(x_val), res.weight), y_val), (y_val == 1).any(0).cpu().numpy()
     res.macro_f1, res.best, res.choice = choose(res.f1, res.has)
     return res
 

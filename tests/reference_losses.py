@@ -614,6 +614,11 @@ def asl(logits, labels, gamma_neg=4.0, gamma_pos=1.0, margin=0.05, pos_weight=No
     return _reduce(y * positive + (1 - y) * negative, known, reduction)
 
 
+def asl1(logits, labels, gamma_neg=1.0, gamma_pos=0.0, margin=0.0, pos_weight=None, reduction="mean"):
+    """ASL with the settings of the study's baseline."""
+    return asl(logits, labels, gamma_neg, gamma_pos, margin, pos_weight, reduction)
+
+
 def zlpr(logits, labels):
     """ZLPR: mean_i [log(1 + sum_{l not in y_i} e^{x_il}) + log(1 + sum_{l in y_i} e^{-x_il})], unless all unknown."""
     x, y, known = _known(logits, labels)

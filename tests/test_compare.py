@@ -7,6 +7,7 @@ from mlcl import compare as c
 from mlcl.cli import main
 from mlcl.compare import MultiLabelClassifier, found, label_matrix, label_sets, read
 from mlcl.losses import LOSSES
+from mlcl.metrics import scores
 
 QUIET = lambda *a, **k: None
 WORDS = dict(sea='wave boat salt', sky='cloud bird wind', wood='tree leaf moss', town='street tram shop')
@@ -535,3 +536,17 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, words, said):
     assert main(words.split()) == 2
     err = capsys.readouterr().err
     assert err.startswith(said) and err.count('\n') == 1
+# tests/test_compare.py
+@pytest.mark.parametrize('loss', ['bce', 'zlpr', 'twoway', 'db', 'hill', 'splc'])
+def test_unknown_labels_can_be_left_out(loss):
+    "Most positives were never looked at: left out they do no harm, counted as absent they do."
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 6)).astype(np.float32)
+    y = (x[:, :3] > .3).astype(int)
+    z = np.where((y == 1) & (rng.random(y.shape) < .6), np.nan, y)
+    f1 = {}
+    for u in ('left out', 'absent'):
+        m = MultiLabelClassifier(loss, unknown=u, epochs=8, random_state=0).fit(x[:400], z[:400])
+        f1[u] = scores(y[400:], m.decision_function(x[400:]), 0.)['macro_f1']
+        assert m.n_unknown_ == np.isnan(z[:400]).sum()
+    assert f1['left out'] > .9 > f1['absent'] + .2

@@ -182,3 +182,16 @@ def test_a_second_training_starts_with_the_encoder_and_a_new_head():
     assert all(torch.equal(v, given[k]) for k, v in first.model.encoder.state_dict().items()) # the first model is left alone
     assert not same(state(more), state(train(ds, 'bce', settings=FAST)))
     with pytest.raises(RuntimeError): train(ds, 'bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)
+
+
+def test_the_loss_is_told_when_an_epoch_is_over():
+    "SPLC corrects negatives from the second epoch on; the Learner counts for it."
+    t = train(toy(), 'splc', settings=FAST | dict(epochs=3))
+    assert t.model.loss.epoch == 3
+
+
+def test_a_model_with_pairs_of_labels_is_saved_whole(tmp_path):
+    "GMA-SCL weighs by how often labels meet: the counts travel with the model."
+    t = train(toy(), 'gma', settings=FAST)
+    t.save(tmp_path/'m')
+    assert torch.equal(load(tmp_path/'m').model.loss.cooccurrence, t.model.loss.cooccurrence)

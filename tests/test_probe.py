@@ -240,7 +240,7 @@ def test_one_label():
 @pytest.mark.parametrize('i, value, message', [
     (0, np.zeros(3), 'x: expected features of shape'), (0, np.zeros((0, 3)), 'x: expected features of shape'),
     (0, np.full((200, 12), np.nan), 'x: expected finite'), (1, np.zeros((199, 6)), r'y: expected labels of shape \(200, L >= 1\)'),
-    (1, np.zeros((200, 0)), 'y: expected labels'), (1, np.full((200, 6), .5), 'y: expected labels 0 or 1'), (1, np.full((200, 6), np.nan), 'y: expected'),
+    (1, np.zeros((200, 0)), 'y: expected labels'), (1, np.full((200, 6), .5), 'y: expected labels 0 or 1'), (1, np.full((200, 6), np.inf), 'y: expected'),
     (2, np.zeros((90, 5)), 'x_val: expected 12 features'), (2, np.zeros((0, 12)), 'x_val: expected'), (2, np.full((90, 12), np.inf), 'x_val: expected finite'),
     (3, np.zeros((90, 5)), r'y_val: expected labels of shape \(90, 6\)'), (3, np.zeros((90, 6)), 'y_val: expected at least one positive'),
     (3, np.full((90, 6), 2), 'y_val: expected labels 0 or 1')])
@@ -451,3 +451,18 @@ def test_on_gpu():
     a = read_out(outputs, ys, 'bce', epochs=5)['probe1'].p['test']
     for o in outputs.values(): o['features'] = torch.tensor(o['features'], device='cuda')
     assert np.allclose(a, read_out(outputs, ys, 'bce', epochs=5)['probe1'].p['test'], atol=1e-3)
+
+
+def test_an_unknown_label_teaches_nothing():
+    "NaN in one column leaves the heads of the others as they are, and the entry itself counts neither way."
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 5)).astype(np.float32)
+    y = (x[:, :3] + .5*rng.normal(size=(120, 3)) > 0).astype(float)
+    z = y.copy()
+    z[rng.random(120) < .4, 1] = np.nan
+    whole, part = (probe_grid(x[:80], t[:80], x[80:], t[80:], epochs=5) for t in (y, z))
+    assert torch.allclose(whole.weight[:, :, [0, 2]], part.weight[:, :, [0, 2]], atol=1e-6)
+    assert not torch.allclose(whole.weight[:, :, 1], part.weight[:, :, 1], atol=1e-3) and part.weight.isfinite().all()
+    known = ~np.isnan(z[80:, 1])
+    p = head_proba(part.features(torch.tensor(x[80:])), part.weight)[0, :, 1].numpy() > .5
+    assert part.f1[0, 1] == pytest.approx(2*(p & (z[80:, 1] == 1)).sum()/((p & known).sum() + (z[80:, 1] == 1).sum()))
