@@ -104,14 +104,15 @@
   // Only what scrolls sideways can be reached by the tabulator key
   function reach() {
     all('main :is(pre, .table-box, .display, figure, figure > p, .image, figure > div)').forEach((e) => {
-      if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible') e.tabIndex = 0;
+      if (e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX !== 'visible') e.tabIndex = 0;
       else if (e.tabIndex === 0) e.removeAttribute('tabindex');
     });
   }
 
   addEventListener('DOMContentLoaded', () => {
     reach();
-    addEventListener('resize', reach);
+    for (const change of ['resize', 'load']) addEventListener(change, reach);
+    if (document.fonts) document.fonts.ready.then(reach);
     document.addEventListener('toggle', reach, true);
     if (!ours) return;
     const open = search(), theme = make('button', {type: 'button', className: 'theme'});
@@ -123,6 +124,7 @@
     all('main pre:not(.output)').forEach(copies);
     const toc = document.querySelector('.toc');
     if (toc) toc.open = matchMedia('(min-width: 75em)').matches;
+    reach();
   });
   addEventListener('beforeprint', () => all('main details:not(.toc)').forEach((d) => { d.open = true; }));
 })();

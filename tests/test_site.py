@@ -100,9 +100,11 @@ def test_a_heading_gives_way_to_a_symbol(heading, want):
 
 
 def test_headings_that_a_cell_prints_belong_to_the_page():
-    from execnb.nbio import mk_cell
+    from execnb.nbio import dict2nb
     out = dict(output_type="execute_result", metadata={}, data={"text/markdown": "## A"})
-    kinds = [[c.cell_type for c in site.spoken(mk_cell(s, outputs=[out]))] for s in ("#| echo: false\nf()", "f()", "#| echo: false\n#| label: tbl-a\nf()")]
+    def spoken(source):
+        return site.spoken(dict2nb(dict(cells=[dict(cell_type="code", source=source, outputs=[out], metadata={})], metadata={})).cells[0])
+    kinds = [[c.cell_type for c in spoken(s)] for s in ("#| echo: false\nf()", "f()", "#| echo: false\n#| label: tbl-a\nf()")]
     assert kinds == [["markdown"], ["code"], ["code"]]
 
 
