@@ -281,6 +281,7 @@ def test_failures_and_dead_workers(tiny, capsys):
 def test_damaged_store_stops_the_study(tiny):
     with pytest.raises(ValueError, match='t.jsonl, line 1: damaged'):
         study.run_study('t', jobs=1, runner=broken_store, progress=False)
+    for child in multiprocessing.active_children(): child.join(30)
     assert not multiprocessing.active_children()
 
 
