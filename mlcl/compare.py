@@ -27,13 +27,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 from tqdm.auto import tqdm
 from . import learner, plots
-from .data import Dataset, _digest, data_dir, facts, own
+from .data import Dataset, data_dir, digest, facts, own
 from .labels import split
 from .losses import LOSSES
 from .probe import Probe, read_out
 from .stats import effect, leaderboard
 from .study import Experiment, Store, attempt, device_name, minutes, rounded, run, run_all, versions
-from .vision import MOBILENET_FILE, available
+from .encoders import available
+from .encoders.networks import MOBILENET_FILE
 
 # %% ../nbs/92_compare.ipynb #07ebd301
 def afford(need: float, # bytes
@@ -315,7 +316,7 @@ def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
     y, labels = np.ascontiguousarray(y[:, seen]), list(map(str, labels[seen]))
     for k, i in splits.items():
         if y.shape[1] < 2 or not y[i].any(): raise ValueError(f'{k}: expected instances with labels that occur in the training split (at least 2 labels), got {len(i)} instances and {y.shape[1]} labels')
-    sha = _digest(x if isinstance(x, np.ndarray) else keys, y, labels, splits)
+    sha = digest(x if isinstance(x, np.ndarray) else keys, y, labels, splits)
     return Dataset(re.sub(r'\W+', '_', name) + '-' + sha[:6], kind, x, y, labels, splits, sha, dict(title=name, notices=notices, columns=used or {}))
 
 # %% ../nbs/92_compare.ipynb #47f6dd39
@@ -556,7 +557,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     "A multi-label classifier by scikit-learn's conventions, for features, texts or pictures."
     def __init__(self,
                  loss: str = 'reg', # a name from `mlcl.losses.LOSSES`
-                 encoder: str = None, # see `mlcl.models.make_encoder`; default: by kind of data
+                 encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
                  epochs: int = None, lr: float = None, batch_size: int = None, # default: chosen by size, see `choose_settings`
                  settings: dict = None, # further ones, as in `mlcl.learner.train`
                  readout: str = None, # one of `READ`; default: the best on the validation split
@@ -614,7 +615,7 @@ def fit_dataset(self: MultiLabelClassifier,
     "Fit on a data set with splits, such as `read` makes."
     encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size)
     s, seed = s | (self.settings or {}), self._seed()
-    t = learner.train(ds, self.loss, encoder, {k: v for k, v in s.items() if k != 'probe'}, seed=seed)
+    t = learner.train(ds, encoder, self.loss, {k: v for k, v in s.items() if k != 'probe'}, seed=seed)
     r = read_out({k: t.outputs(k, 'best') for k in ('train', 'val')}, {k: t.labels(k) for k in ('train', 'val')}, self.loss, seed, **s.get('probe', {}))
     if self.readout not in (None, *(k for k in READ if k in r)): raise ValueError(f"readout: expected one of {', '.join(k for k in READ if k in r)} for {self.loss}, got {self.readout!r}")
     self.readout_ = self.readout or max((k for k in READ if k in r), key=lambda k: r[k].info['val_macro_f1'])
@@ -671,7 +672,7 @@ def load(cls: MultiLabelClassifier, path # what `save` wrote
     ) -> MultiLabelClassifier:
     "A saved classifier; no code from the file is run."
     if not Path(path).exists(): raise FileNotFoundError(f'{path}: no such file')
-    try: t = learner.load(Path(path))
+    try: t = learner.load_trained(Path(path))
     except (SafetensorError, NotADirectoryError, json.JSONDecodeError) as e: raise ValueError(f'{path}: expected a model that `save` wrote, got another file ({e})') from None
     if not t.note: raise ValueError(f'{path}: expected a model that MultiLabelClassifier.save wrote, got one without label names')
     n, e, self = t.note, t.extra, cls(**t.note['params'])

@@ -96,7 +96,7 @@ def _filled(what, given, defaults):
 
 # %% ../nbs/45_study.ipynb #e8f49859
 def _encoder_options(spec, kind):
-    from mlcl.models import ENCODERS, choices
+    from mlcl.encoders import ENCODERS, choices
     name, _, arg = spec.partition(':')
     if spec.endswith(':frozen'): name = 'frozen'
     if name not in ENCODERS or bool(arg) != (name in ('tv', 'hf', 'frozen')): _one_of('encoder', spec, choices())
@@ -138,7 +138,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
 class Experiment:
     "One training run, described completely."
     dataset: str  # a name that `mlcl.data.load` knows
-    encoder: str  # a specification that `mlcl.models.make_encoder` knows
+    encoder: str  # a specification that `mlcl.encoders.make_encoder` knows
     loss: str     # a key of `mlcl.losses.LOSSES`
     settings: dict = field(default_factory=dict) # what differs from the defaults; completed on construction
     fraction: float = 1. # share of the training set, in (0, 1]
@@ -187,7 +187,8 @@ def versions(encoder: str = '' # specification of the encoder, whose own library
     return dict(python=platform.python_version(), mlcl=mlcl.__version__, **{k: version(v) for k, v in libs.items()})
 
 # %% ../nbs/45_study.ipynb #d1b20002
-DECIDES = ('data.py', 'labels.py', 'losses/*.py', 'metrics.py', 'models.py', 'text.py', 'vision.py', 'learner.py', 'probe.py')
+DECIDES = ('data/*.py', 'labels.py', 'losses/*.py', 'metrics.py', 'encoders/*.py', 'callbacks.py', 'learner.py', 'linear.py', 'probe.py',
+           'thresholds.py')
 
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout
@@ -256,10 +257,10 @@ def _finetuned(trained, ys, exp):
     "The readout `finetune`: the whole encoder is trained further with BCE; one threshold from validation data."
     from mlcl.learner import train
     from mlcl.metrics import tune_threshold
-    from mlcl.probe import _thresholded
-    more = train(trained.ds, 'bce', exp.encoder, trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
+    from mlcl.thresholds import thresholded
+    more = train(trained.ds, exp.encoder, 'bce', trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
     p = {k: more.outputs(k)['own'] for k in ys}
-    return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
+    return thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
 
 # %% ../nbs/45_study.ipynb #ee29f1b5
 def readouts(trained, # from `mlcl.learner.train`
@@ -358,7 +359,7 @@ def run(exp: Experiment # what to train
     ds = load(exp.dataset, **s['data'])
     clock('load')
     settings = {k: v for k, v in s.items() if k not in (*SETTINGS, 'finetune')}
-    trained = train(ds, exp.loss, exp.encoder, settings, share=exp.fraction, seed=exp.seed)
+    trained = train(ds, exp.encoder, exp.loss, settings, share=exp.fraction, seed=exp.seed)
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None

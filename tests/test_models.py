@@ -2,9 +2,8 @@
 import json
 import numpy as np, pytest, torch
 from mlcl.data import Dataset
-from mlcl.models import ENCODERS, Model, choices, describe, make_encoder, projection, restore, tiny_roberta
-from mlcl.text import build_vocabulary, token_bags, token_ids
-from mlcl.vision import Backbone, frozen_features, image_tensors
+from mlcl.encoders import (ENCODERS, Backbone, Model, blueprint, build_vocabulary, choices, frozen_features, frozen_texts, image_tensors,
+                           make_encoder, pieces, projection, restore, tiny_roberta, token_bags, token_ids, weights_sha256)
 
 rng = np.random.default_rng(0)
 TEXTS = [' '.join(rng.choice('wheat oil corn prices exports rise fall again the of'.split(), n)) for n in rng.integers(1, 30, 40)]
@@ -28,9 +27,10 @@ def roberta(tmp_path_factory):
 
 CASES = [('mlp', 'features', {}), ('mlp', 'features', dict(scale='sparse', widths=(16, 8))), ('bag', 'text', {}),
          ('bag', 'text', dict(bigrams=True, min_count=1)), ('conv', 'text', dict(filters=8)), ('transformer', 'text', dict(dim=16, layers=1)),
-         ('hf', 'text', dict(length=16)), ('resnet', 'image', dict(widths=(8, 16))), ('resnet', 'image', dict(widths=(8,), augment='light')),
+         ('hf', 'text', dict(length=16)), ('hf', 'text', dict(length=32, pooling='mean', tokens=40)), ('resnet', 'image', dict(widths=(8, 16))), ('resnet', 'image', dict(widths=(8,), augment='light')),
          ('tv:resnet18', 'image', dict(pretrained=False, size=32)), ('tv:shufflenet_v2_x0_5', 'image', dict(pretrained=False, size=32, augment='rand')),
-         ('mobilenet_v2', 'image', dict(pretrained=False, size=32))]
+         ('mobilenet_v2', 'image', dict(pretrained=False, size=32)),
+         ('timm:tf_efficientnet_lite0', 'image', dict(pretrained=False, size=32, bf16=False))]
 
 
 @pytest.mark.parametrize('spec,kind,options', CASES)
@@ -44,7 +44,7 @@ def test_forward_backward_and_round_trip(spec, kind, options, request):
     model(*x).square().mean().backward()
     grads = [p.grad for n, p in model.named_parameters() if p.requires_grad and 'pooler' not in n]
     assert all(g is not None and torch.isfinite(g).all() for g in grads) and any(g.abs().sum() > 0 for g in grads)
-    again = restore(json.loads(json.dumps(describe(enc))))
+    again = restore(json.loads(json.dumps(blueprint(enc))))
     again.load_state_dict(enc.state_dict())
     with torch.no_grad(): a, b = enc.eval()(*x), again.eval()(*again.inputs(ds, ds.splits['train']))
     assert a.shape == (20, enc.dim)
@@ -70,7 +70,7 @@ def test_statistics_come_from_training_rows_only():
     assert 'zinc' not in make_encoder('bag', text).vocab.tokens
 
 
-@pytest.mark.parametrize('spec', ['mpl', '', 'tv', 'hf', 'mlp:3', 'bert:frozen', 'tv:resnet17'])
+@pytest.mark.parametrize('spec', ['mpl', '', 'tv', 'hf', 'timm', 'mlp:3', 'bert:frozen', 'mlp:frozen', 'tv:frozen', 'frozen', 'frozen_text', 'tv:resnet17'])
 def test_unknown_specs_list_the_choices(spec):
     with pytest.raises(ValueError, match='expected one of'): make_encoder(spec, toy('image'))
 
@@ -80,7 +80,7 @@ def test_wrong_kind_and_unknown_option():
         with pytest.raises(ValueError, match='image data'): make_encoder(spec, toy('image'))
     with pytest.raises(ValueError, match='widths'): make_encoder('mlp', toy('features'), width=3)
     with pytest.raises(ValueError, match='augment'): make_encoder('resnet', toy('image'), augment='heavy')
-    assert {'mlp', 'bag', 'resnet', 'mobilenet_v2:frozen', 'tv:NAME', 'hf:NAME'} <= set(choices())
+    assert {'mlp', 'bag', 'resnet', 'mobilenet_v2:frozen', 'tv:NAME', 'timm:NAME:frozen', 'hf:NAME', 'hf:NAME:frozen'} <= set(choices())
 
 
 def test_offline_weights_say_what_to_do(monkeypatch):
@@ -91,7 +91,7 @@ def test_offline_weights_say_what_to_do(monkeypatch):
 
 
 def test_frozen_features_are_computed_once(tmp_path, monkeypatch):
-    import mlcl.vision as v
+    import mlcl.encoders.networks as v
     monkeypatch.setattr(v, 'Backbone', lambda name='mobilenet_v2', size=None: Backbone('mobilenet_v2', pretrained=False, size=32))
     torch.manual_seed(0)
     ds = toy('image', 10)
@@ -107,12 +107,12 @@ def test_frozen_features_are_computed_once(tmp_path, monkeypatch):
 def test_of_several_that_ask_at_once_one_computes(tmp_path, monkeypatch):
     import time
     from concurrent.futures import ThreadPoolExecutor
-    import mlcl.vision as v
+    import mlcl.encoders.networks as v
     net, made = Backbone('mobilenet_v2', pretrained=False, size=32), []
     def slow(x, size): made.append(len(x)); time.sleep(.3); return images(x, size)
-    images = v.Images
+    images = v.Squares
     monkeypatch.setattr(v, 'Backbone', lambda *args, **kwargs: net)
-    monkeypatch.setattr(v, 'Images', slow)
+    monkeypatch.setattr(v, 'Squares', slow)
     with ThreadPoolExecutor(3) as pool: a, *rest = pool.map(lambda _: frozen_features(toy('image', 10), cache=tmp_path), range(3))
     assert made == [10] and all(np.array_equal(a, b) for b in rest)
 
