@@ -3,7 +3,7 @@ import dataclasses, json, warnings
 import numpy as np, pytest, torch
 from mlcl.data import Dataset
 from mlcl.callbacks import Batches, TrainingFailed, parameter_groups, ridge, schedule
-from mlcl.encoders import tiny_roberta
+from mlcl.encoders import tiny_roberta, weights_sha256
 from mlcl.learner import DEFAULTS, complete, load_trained, make_learner, train
 from mlcl.losses import LOSSES
 
@@ -196,3 +196,18 @@ def test_a_model_with_pairs_of_labels_is_saved_whole(tmp_path):
     t = train(toy(), loss='gma', settings=FAST)
     t.save(tmp_path/'m')
     assert torch.equal(load_trained(tmp_path/'m').model.loss.cooccurrence, t.model.loss.cooccurrence)
+
+
+def test_transposed_names_are_noticed():
+    with pytest.raises(ValueError, match="encoder: expected one of .*got 'bce'"): train(toy(), 'bce', 'mlp', FAST)
+
+
+def test_a_saved_model_says_which_weights_it_began_with(tmp_path):
+    pytest.importorskip('transformers')
+    ds = toy(kind='text')
+    tiny_roberta(tmp_path/'roberta', ds.x)
+    t = train(ds, f"hf:{tmp_path/'roberta'}", 'bce', dict(epochs=1, encoder=dict(length=8, pooling='mean')))
+    t.save(tmp_path/'m')
+    back = load_trained(tmp_path/'m', ds)
+    assert back.model.encoder.weights_sha256 == t.model.encoder.weights_sha256 and back.model.encoder.pooling == 'mean'
+    assert weights_sha256(t.model.encoder.net) != t.model.encoder.weights_sha256 # trained since

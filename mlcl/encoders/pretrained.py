@@ -110,7 +110,7 @@ HuggingFace.forward = _forward
 
 # %% ../../nbs/75_pretrained.ipynb #38847373
 def _attention():
-    "On a processor plain attention: the fused one is slower in training, where it cannot drop out."
+    "On a processor plain attention: with dropout, the fused one is slower there."
     return 'sdpa' if torch.cuda.is_available() else 'eager'
 
 def _load(arg):
