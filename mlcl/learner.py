@@ -182,8 +182,9 @@ def facts(self: Trained) -> dict: # ready for JSON
     "All of a model but its weights."
     m, pairs = self.model, getattr(self.model.loss, 'cooccurrence', None) # GMA-SCL weighs by them
     data = dict(dataset=self.ds and self.ds.name, data_sha256=self.ds and self.ds.sha256, share=self.share)
+    pairs = None if pairs is None else pairs.tolist()
     sizes = dict(n_labels=len(m.label_counts), label_counts=m.label_counts, n_instances=m.n_instances)
-    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=None if pairs is None else pairs.tolist(), **sizes,
+    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=pairs, **sizes,
                 encoder=blueprint(m.encoder), weights_sha256=m.encoder.weights_sha256, settings=self.settings,
                 seed=self.seed, history=self.history, best_epoch=self.best_epoch)
 
