@@ -140,7 +140,7 @@ def _own(groups, name, f, about, **more):
 
 # %% ../nbs/48_cli.ipynb #4bed9ad7
 def _own_commands(groups):
-    more = dict(encoder='see `mlcl.models.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
+    more = dict(encoder='see `mlcl.encoders.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
     q = _own(groups, 'compare', compare, 'which loss to take for your data', losses='names with commas between (default: all)', seeds='runs of each (default: 3)',
              out='folder of the report', time_budget='minutes', jobs='processes (default: one a core, one on a GPU)', **more)
     q.add_argument('--check', action='store_true', help='only read and check the data')

@@ -17,7 +17,8 @@ from .read import found, read
 from .report import results, write_report
 from .options import afford, plain, positive, whole
 from ..study import Experiment, Store, attempt, device_name, minutes, run, run_all
-from ..vision import MOBILENET_FILE, available
+from ..encoders.images import available
+from ..encoders.networks import MOBILENET_FILE
 
 # %% ../../nbs/81_compare.ipynb #368bd5d5
 RATES = dict(mlp=1e-3, bag=3e-3, conv=1e-3, transformer=1e-3, resnet=3e-3, frozen=1e-3, tv=1e-4, mobilenet_v2=1e-4, hf=2e-5)

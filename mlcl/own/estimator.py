@@ -138,7 +138,7 @@ class MultiLabelClassifier(_Fit, _FitDataset, _Predict, _Saved, ClassifierMixin,
     "A multi-label classifier by scikit-learn's conventions, for features, texts or pictures."
     def __init__(self,
                  loss: str = 'reg', # a name from `mlcl.losses.LOSSES`
-                 encoder: str = None, # see `mlcl.models.make_encoder`; default: by kind of data
+                 encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
                  epochs: int = None, lr: float = None, batch_size: int = None, # default: chosen by size, see `choose_settings`
                  settings: dict = None, # further ones, as in `mlcl.learner.train`
                  readout: str = None, # one of `READ`; default: the best on the validation split

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['whole', 'positive', 'plain', 'check_output', 'afford', 'shown', 'in_a_sheet']
 
-# %% ../../nbs/87_options.ipynb #029a011e
+# %% ../../nbs/87_options.ipynb #d7bd0ab0
 import math, os, re, tempfile, unicodedata
 import numpy as np
 from pathlib import Path
-from ..vision import available
+from ..encoders.images import available
 
 # %% ../../nbs/87_options.ipynb #eea8c09c
 def whole(name: str, # of the option

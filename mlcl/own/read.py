@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['NAMES', 'split_names', 'given_splits', 'read', 'checked', 'notes', 'found']
 
-# %% ../../nbs/80_read.ipynb #abd48756
+# %% ../../nbs/80_read.ipynb #1df8a263
 import os, re
 from dataclasses import replace
 import numpy as np, pandas as pd
 from pathlib import Path
-from ..data import Dataset, _digest, facts
+from ..data import Dataset, digest, facts
 from ..labels import split as stratify
 from .cells import as_text, cell_sets, count_unknown, label_matrix, missing, zero_one
 from .instances import dense, instances, kind_of, table_of, texts
@@ -164,7 +164,7 @@ def _checked_instances(x, n):
     if isinstance(x, Files): return x, kind, check_images(x)
     return x, kind, list(x) if kind == 'text' else [np.asarray(r).tobytes() for r in x]
 
-# %% ../../nbs/80_read.ipynb #76ed7de6
+# %% ../../nbs/80_read.ipynb #31c171c4
 def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
     "A data set with what is worth knowing about it; what cannot be trained on is refused."
     x, kind, keys = _checked_instances(x, len(y))
@@ -178,7 +178,7 @@ def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
         if y.shape[1] < 2 or not (y[i] == 1).any():
             raise ValueError(f'{k}: expected instances with labels that occur in the training split (2 or more)'
                              f', got {len(i)} instances and {y.shape[1]} labels')
-    sha = _digest(x if isinstance(x, np.ndarray) else keys, y, labels, splits)
+    sha = digest(x if isinstance(x, np.ndarray) else keys, y, labels, splits)
     info = dict(title=name, notices=notices, columns=used or {})
     return Dataset(re.sub(r'\W+', '_', name) + '-' + sha[:6], kind, x, y, labels, splits, sha, info)
 
