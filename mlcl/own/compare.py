@@ -15,7 +15,7 @@ from ..data import Dataset, data_dir, own
 from ..losses import LOSSES
 from .read import found, read
 from .report import results, write_report
-from .tables import afford
+from .options import afford, plain, positive, whole
 from ..study import Experiment, Store, attempt, device_name, minutes, run, run_all
 from ..encoders.images import available
 from ..encoders.networks import MOBILENET_FILE
@@ -25,6 +25,7 @@ RATES = dict(mlp=1e-3, bag=3e-3, conv=1e-3, transformer=1e-3, resnet=3e-3, froze
 
 def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=None) -> tuple: # encoder, settings
     "An encoder for the kind of data, and a training of about 2,000 steps, within bounds."
+    epochs, batch_size, lr = whole('epochs', epochs), whole('batch_size', batch_size), positive('lr', lr)
     n, pretrained = len(ds.splits['train']), (data_dir()/MOBILENET_FILE).exists()
     encoder = encoder or dict(features='mlp', text='bag', image='mobilenet_v2:frozen' if pretrained else 'resnet')[ds.kind]
     family = 'frozen' if encoder.endswith(':frozen') else encoder.partition(':')[0]

@@ -21,9 +21,9 @@ from ..labels import split
 from ..losses import LOSSES
 from ..probe import Probe, read_out
 from .compare import choose_settings
-from .cells import _unknown, label_matrix
-from .pictures import Files, check_images, kind_of
-from .tables import _arrays, _table, instances
+from .cells import label_matrix
+from .pictures import Files, check_images
+from .instances import instances, kind_of
 from .report import READ
 
 # %% ../../nbs/83_estimator.ipynb #36df726b
