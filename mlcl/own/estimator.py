@@ -122,7 +122,7 @@ class _Saved:
         ):
         "A saved classifier; no code from the file is run."
         if not Path(path).exists(): raise FileNotFoundError(f'{path}: no such file')
-        try: t = learner.load(Path(path))
+        try: t = learner.load_trained(Path(path))
         except (SafetensorError, NotADirectoryError, json.JSONDecodeError) as e: raise ValueError(f'{path}: expected a model that `save` wrote, got another file ({e})') from None
         if not t.note: raise ValueError(f'{path}: expected a model that MultiLabelClassifier.save wrote, got one without label names')
         n, e, self = t.note, t.extra, cls(**t.note['params'])
