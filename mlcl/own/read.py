@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np, pandas as pd
 from pathlib import Path
 from ..data import Dataset, digest, facts
-from ..labels import split as stratify
+from ..data import split as stratify
 from .cells import as_text, cell_sets, count_unknown, label_matrix, missing, zero_one
 from .instances import dense, instances, kind_of, table_of, texts
 from .options import shown, whole
