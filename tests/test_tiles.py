@@ -10,8 +10,8 @@ import torch
 from mlcl.checks import label_batches, random_labels
 from mlcl.losses import LOSSES, NoPositivesWarning
 from mlcl.losses.contrast import definition
-from mlcl.scale import tiles
-from mlcl.scale.tiles import sizes_of
+from mlcl.losses import tiles
+from mlcl.losses.tiles import sizes_of
 from helpers import make_loss
 
 EMBEDDING = [n for n, c in LOSSES.items() if c.route == "embeddings"]

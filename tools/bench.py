@@ -21,9 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from mlcl.checks import random_labels
-from mlcl.losses import LOSSES, make_loss
+from mlcl.losses import LOSSES, make_loss, tiles
 from mlcl.losses.contrast import definition
-from mlcl.scale import tiles
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "results" / "bench.jsonl"

@@ -7,6 +7,7 @@ __all__ = ['LOSSES', 'WregLoss', 'AsymmetricOneLoss', 'make_loss']
 
 # %% ../../nbs/29_losses.ipynb #54ecfdc2
 import inspect, reprlib
+import torch
 from torch import nn
 from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
 from .bce import BCELoss, WeightedLoss
@@ -37,8 +38,8 @@ class WregLoss(RegLoss):
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap
                  prototype_anchors: bool = True, # False: prototypes are references only
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
-                ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, **scale)
+                 tile: int = None, product: torch.dtype = None # see `RegLoss`
+                ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, tile, product)
 
 # %% ../../nbs/29_losses.ipynb #a51c0de1
 class AsymmetricOneLoss(AsymmetricLoss):

@@ -8,8 +8,8 @@ __all__ = ['DistributionBalancedLoss']
 # %% ../../nbs/14_db.ipynb #3d40960a
 import torch
 from torch.nn.functional import logsigmoid
-from .bce import EntryLoss, _fitting, check_counts, check_range
-from .contrast import check_number
+from .bce import EntryLoss, _fitting
+from .checks import check_counts, check_number, check_range
 
 # %% ../../nbs/14_db.ipynb #9f389f98
 class DistributionBalancedLoss(EntryLoss):

@@ -8,7 +8,8 @@ __all__ = ['focal', 'FocalLoss', 'AsymmetricLoss']
 # %% ../../nbs/11_focal.ipynb #07e06ce6
 import torch
 from torch.nn.functional import logsigmoid
-from .bce import WeightedLoss, check_range
+from .bce import WeightedLoss
+from .checks import check_range
 
 # %% ../../nbs/11_focal.ipynb #f3a3f529
 def focal(t, # logit of the true answer, any shape

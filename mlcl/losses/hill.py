@@ -7,7 +7,8 @@ __all__ = ['HillLoss']
 
 # %% ../../nbs/15_hill.ipynb #3bdb439a
 import torch
-from .bce import EntryLoss, check_range, check_reduction
+from .bce import REDUCTIONS, EntryLoss
+from .checks import check_choice, check_range
 from .focal import focal
 
 # %% ../../nbs/15_hill.ipynb #877c7d20
@@ -21,7 +22,7 @@ class HillLoss(EntryLoss):
                 ):
         super().__init__()
         self.lam, self.margin = check_range(lam, 'lam', positive=True), check_range(margin, 'margin')
-        self.gamma, self.reduction = check_range(gamma, 'gamma'), check_reduction(reduction)
+        self.gamma, self.reduction = check_range(gamma, 'gamma'), check_choice(reduction, 'reduction', REDUCTIONS)
     def terms(self, logits, labels):
         p = logits.sigmoid()
         return torch.where(labels == 1, focal(logits - self.margin, self.gamma), (self.lam - p)*p**2)

@@ -8,7 +8,8 @@ __all__ = ['SPLCLoss']
 # %% ../../nbs/16_splc.ipynb #1fe42d13
 from numbers import Integral
 import torch
-from .bce import EntryLoss, check_range, check_reduction
+from .bce import REDUCTIONS, EntryLoss
+from .checks import check_choice, check_range
 from .focal import focal
 
 # %% ../../nbs/16_splc.ipynb #e9925d22
@@ -26,7 +27,7 @@ class SPLCLoss(EntryLoss):
             raise ValueError(f"change_epoch: expected a whole number >= 0, got {change_epoch!r}")
         self.threshold, self.change_epoch, self.epoch = check_range(threshold, 'threshold', 1.), int(change_epoch), 0
         self.margin, self.gamma = check_range(margin, 'margin'), check_range(gamma, 'gamma')
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice(reduction, 'reduction', REDUCTIONS)
     def after_epoch(self):
         "Say that an epoch is over."
         self.epoch += 1

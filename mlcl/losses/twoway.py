@@ -8,7 +8,8 @@ __all__ = ['TwoWayLoss']
 # %% ../../nbs/13_twoway.ipynb #c3fd25cd
 import warnings
 from torch.nn.functional import logsigmoid
-from .bce import LogitLoss, check_range
+from .bce import LogitLoss
+from .checks import check_range
 from .contrast import NoPositivesWarning
 
 # %% ../../nbs/13_twoway.ipynb #dd6d70d9
