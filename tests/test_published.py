@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 import mlcl.data as d
-from mlcl import published, study
+from mlcl import study
+from mlcl.data import published
 from mlcl.data import load
 
 VOC = 'voc2007/VOCdevkit/VOC2007'
