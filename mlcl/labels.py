@@ -53,6 +53,10 @@ class Dense:
     def sizes(self): return self.y.sum(1)
     @cached_property
     def counts(self): return self.y.sum(0)
+    @cached_property
+    def labels(self): return self.y.nonzero()[:, 1] # of the first set, then of the second …
+    @cached_property
+    def starts(self): return F.pad(self.y.count_nonzero(1).cumsum(0), (1, 0)) # of each set in `labels`, (n + 1,)
     def __len__(self): return self.shape[0]
     def __repr__(self): return f'{type(self).__name__}{self.shape}'
     def __getitem__(self, rows): return Dense(self.y[rows])
@@ -113,7 +117,7 @@ class Sparse(Dense):
     @cached_property
     def at(self): return torch.from_numpy(np.flatnonzero(self.y.bool().numpy())) # in the flat matrix
     @cached_property
-    def starts(self): # of each set in `at`, (n + 1,)
+    def starts(self):
         return torch.from_numpy(np.searchsorted(self.at.numpy(), np.arange(len(self) + 1)*self.shape[1]))
     @cached_property
     def labels(self): return self.at % self.shape[1]

@@ -170,8 +170,8 @@ def _job(anchors, refs, weight, how, me):
     starts = [None if me else start_of(a, refs) for a in anchors]
     rows = [*refs, *(a for a, i in zip(anchors, starts) if i is None)]
     after = iter([*accumulate(len(b.labels) for b in rows)][len(refs) - 1:])
-    me, meet = me or [positions(a, refs) for a in anchors], [bool(me) or i is not None for i in starts]
-    who = [Anchors(a.labels, p, next(after) if i is None else i, b) for a, p, i, b in zip(anchors, me, starts, meet)]
+    me = me or [positions(a, refs) for a in anchors]
+    who = [Anchors(a.labels, p, next(after) if i is None else i, i is not None) for a, p, i in zip(anchors, me, starts)]
     mult = [r.embeddings.new_full((len(r.labels),), r.log_mult/LN2) for r in refs] if any(r.log_mult for r in refs) else None
     wide = 1/how.temperature + max(abs(r.log_mult) for r in refs) > 30
     return Job(weight, who, [r.labels for r in refs], how, mult and torch.cat(mult), wide, torch.is_grad_enabled()), rows

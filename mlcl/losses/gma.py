@@ -78,14 +78,16 @@ def label_similarity(loss: GMALoss, # with counts and embeddings
     return loss._known[key]
 
 # %% ../../nbs/34_gma.ipynb #8c09348a
-def best_answers(y, # (n, L) multi-hot
+def best_answers(sets, # label sets of n instances
                  similarity # (L, L)
     ): # (n, L), 0 for an empty set
     "H: for each set and label the similarity of the set's most similar label; sets with many labels first, label by label."
-    size = y.count_nonzero(1)
-    order, label = size.argsort(descending=True), y.nonzero()[:, 1]
-    first, best = (size.cumsum(0) - size)[order], y.new_zeros(y.shape)
-    for k, n in enumerate((size[order] > torch.arange(int(size.max()), device=y.device)[:, None]).sum(1).tolist()):
+    sets = as_sets(sets)
+    starts, label = sets.starts, sets.labels
+    size, order = starts.diff().sort(descending=True)
+    first, best = starts[:-1][order], similarity.new_zeros(sets.shape)
+    for k in range(int(size[0])):
+        n = int((size > k).sum())
         row = similarity.index_select(0, label[first[:n] + k])
         if k: torch.maximum(best[:n], row, out=best[:n])
         else: best[:n] = row
@@ -93,12 +95,12 @@ def best_answers(y, # (n, L) multi-hot
 
 # %% ../../nbs/34_gma.ipynb #749ccb48
 def answers(sets, # label sets of n instances
-            s, idf # from `label_similarity`
-    ) -> tuple: # H (n, L); the sets with idf in place of their ones, divided by the sum of these
-    "What the soft precision needs of label sets: how well they answer to each label, and their own labels' weights."
-    own = sets / (1/idf)
-    total = own.y.sum(1, keepdim=True).clamp_(min=1)
-    return best_answers(sets.y, s), own / total
+            s, idf, # from `label_similarity`
+            scale: float = 1. # a factor
+    ) -> tuple: # H (n, L); the sets with scale·idf in place of their ones, divided by the sum of these idf
+    "What the soft precision needs of label sets: how well they answer to each label, and the weights of their own labels."
+    total = sets.times(idf[:, None]).clamp_(min=1)
+    return best_answers(sets, s), sets / (1/idf) / (total/scale)
 
 # %% ../../nbs/34_gma.ipynb #560e8727
 def soft_f1(loss: GMALoss, labels, refs: list, me, # as for `weight`
@@ -106,21 +108,23 @@ def soft_f1(loss: GMALoss, labels, refs: list, me, # as for `weight`
     ) -> list: # for each block scale·g, in fresh memory
     "g = 2/(1/P + 1/R) for the anchors and each block of references."
     a, refs, starts = as_sets(labels), [as_sets(r) for r in refs], [0, *accumulate(map(len, refs))]
-    s, idf = label_similarity(loss, a.y)
-    return [_halves(a, r, place(me, i, len(r)), s, idf, 2*scale).reciprocal_() for r, i in zip(refs, starts)]
+    known = (*label_similarity(loss, a.y), 2*scale)
+    return [_both(a, r, place(me, i, len(r)), known) for r, i in zip(refs, starts)]
 
-def _halves(a, r, at, s, idf, scale):
-    "(1/P + 1/R)/scale. Where the anchors are rows `at`… of the references, and these are few, the square is made once."
+def _both(a, r, at, known):
+    "2 scale/(1/P + 1/R). Where the anchors are the rows from `at` on of the references, and these are few, the square is made once."
     kept = vars(r).setdefault('kept', {}) # for the other tiles of this batch
-    if 'answers' not in kept: kept['answers'] = answers(r, s, idf)
+    if 'answers' not in kept: kept['answers'] = answers(r, *known)
     best, own = kept['answers']
     if at is not None and len(r) <= min(2048, 4*len(a)):
-        if 'square' not in kept: kept['square'] = _one_over(own, best, scale, both=True)
-        return kept.pop('square') if len(a) == len(r) else kept['square'][at:at + len(a)].clone()
-    mine, weights = answers(a, s, idf)
-    return _one_over(weights, best, scale).add_(_one_over(own, mine, scale).T)
+        if 'square' not in kept: kept['square'] = _one_over(own, best)
+        if len(a) == len(r): return kept.pop('square').reciprocal_()
+        return kept['square'][at:at + len(a)].reciprocal()
+    mine, weights = answers(a, *known)
+    p, r = weights.times(best.T.contiguous()), own.times(mine.T.contiguous())
+    return p.reciprocal_().add_(r.reciprocal_().T).reciprocal_()
 
-def _one_over(own, best, scale, both=False):
-    "1/(scale·P), infinite where P is 0; or the sum of both sides, where anchors and references are the same."
-    p = own.times(best.T.contiguous()).mul_(scale).reciprocal_()
-    return p.T.contiguous().add_(p) if both else p
+def _one_over(own, best):
+    "1/P + 1/R, where anchors and references are the same; infinite where one of them is 0."
+    p = own.times(best.T.contiguous()).reciprocal_()
+    return p.T.contiguous().add_(p)

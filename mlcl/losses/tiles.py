@@ -118,7 +118,7 @@ class Anchors:
     labels: LabelSets
     me: Tensor # (n,) positions among the references, −1 for none
     start: int # where they begin in x
-    meet: bool # can an anchor meet itself among the references?
+    among: bool # are they rows of the references? Else those are with me >= 0
 
 @dataclass
 class Job:
@@ -140,8 +140,9 @@ def _tiles(anchors, step):
 
 def _hide(s, me):
     "Write −1e30 where an anchor meets itself."
-    at = me.clamp(min=0)[:, None]
-    s.scatter_(1, at, s.gather(1, at).masked_fill_(me[:, None] >= 0, -1e30))
+    me = me[:, None]
+    at = me.clamp(min=0)
+    s.scatter_(1, at, s.gather(1, at).masked_fill_(me >= 0, -1e30))
 
 def _tile(job, block, i, s, out):
     "One tile from row `i` of a block: hide the anchors' own entries, make the rows of W, differentiate."
@@ -149,7 +150,8 @@ def _tile(job, block, i, s, out):
     if n < len(labels): labels, me = labels[i:i + n], me[i:i + n]
     w = job.weight(labels, job.refs, me)
     w = (torch.cat(w, 1) if len(w) > 1 else w[0]).to(s.dtype)
-    if block.meet: _hide(s, me)
+    if block.among: s.scatter_(1, me[:, None], -1e30)
+    else: _hide(s, me)
     if job.how.apart: return row_apart(s, w, job.log_mult, out, job.wide)
     return row_gradient(s, w, job.log_mult, job.how.drop_repulsion, out, job.wide)
 
