@@ -96,7 +96,7 @@ def _filled(what, given, defaults):
 
 # %% ../nbs/45_study.ipynb #e8f49859
 def _encoder_options(spec, kind):
-    from mlcl.models import ENCODERS, choices
+    from mlcl.encoders import ENCODERS, choices
     name, _, arg = spec.partition(':')
     if spec.endswith(':frozen'): name = 'frozen'
     if name not in ENCODERS or bool(arg) != (name in ('tv', 'hf', 'frozen')): _one_of('encoder', spec, choices())
@@ -138,7 +138,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
 class Experiment:
     "One training run, described completely."
     dataset: str  # a name that `mlcl.data.load` knows
-    encoder: str  # a specification that `mlcl.models.make_encoder` knows
+    encoder: str  # a specification that `mlcl.encoders.make_encoder` knows
     loss: str     # a key of `mlcl.losses.LOSSES`
     settings: dict = field(default_factory=dict) # what differs from the defaults; completed on construction
     fraction: float = 1. # share of the training set, in (0, 1]
