@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from .. import learner
 from ..data import Dataset
-from ..labels import split
+from ..data import split
 from ..losses import LOSSES
 from ..probe import Probe, read_out
 from .compare import choose_settings

@@ -10,7 +10,7 @@ import os, re
 import numpy as np, pandas as pd
 from pathlib import Path
 from ..data import Dataset, digest, facts
-from ..labels import split
+from ..data import split
 from .cells import _unknown, cell_sets, label_matrix
 from .pictures import Files, check_images, kind_of
 from .tables import _arrays, _dense, _table, columns, instances, numbers
