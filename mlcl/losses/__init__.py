@@ -31,7 +31,16 @@ from .sincere import SincereLoss
 
 # %% ../../nbs/29_losses.ipynb #059252ad
 class WregLoss(RegLoss):
-    "WREG: `RegLoss` without its regulariser."
+    """WREG: `RegLoss` without its regulariser.
+
+    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
+    `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
+    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> loss = WregLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
+    (torch.Size([]), torch.Size([2, 3]))
+    """
     def __init__(self,
                  n_labels: int, # number of labels L
                  dim: int, # embedding size D
@@ -43,7 +52,15 @@ class WregLoss(RegLoss):
 
 # %% ../../nbs/29_losses.ipynb #a51c0de1
 class AsymmetricOneLoss(AsymmetricLoss):
-    "ASL with the settings of the multi-label study's baseline: BCE whose negatives are faded by p, without a margin."
+    """ASL with the settings of the multi-label study's baseline: BCE whose negatives are faded by p, without a margin.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    reduction: mean over known entries, sum, or batchmean (the sum over instances). pos_weight, clip: weights of positives.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> AsymmetricOneLoss()(x, y)
+    tensor(0.5199)
+    """
     def __init__(self, gamma_neg: float = 1., gamma_pos: float = 0., margin: float = 0., reduction: str = 'mean', **weights):
         super().__init__(gamma_neg, gamma_pos, margin, reduction, **weights)
 

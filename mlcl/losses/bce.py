@@ -22,6 +22,12 @@ class LogitLoss(nn.Module):
         mine = {k: v for k, v in vars(self).items() if k[0] != '_' and k != 'training'}
         return ', '.join(f'{k}={_brief(v)}' for k, v in mine.items())
     def forward(self, logits, labels):
+        """The loss of a batch: a scalar tensor with gradient, float32 or float64.
+
+        logits: (B, L) floating and finite. labels: (B, L) zeros and ones in any real format, NaN for unknown ones
+        where the loss takes them. 0 with a warning where nothing is known. Raises ValueError, which names the argument,
+        for shapes that do not fit, other labels, and NaN or infinite logits.
+        """
         with torch.autocast(logits.device.type if isinstance(logits, Tensor) else 'cpu', enabled=False):
             return self.compute(*check_logits(logits, labels, self.unknown))
 
@@ -90,7 +96,15 @@ class WeightedLoss(EntryLoss):
 
 # %% ../../nbs/10_bce.ipynb #df169f61
 class BCELoss(WeightedLoss):
-    "Binary cross-entropy on logits, mean over instances and labels: torch's own."
+    """Binary cross-entropy on logits, mean over instances and labels: torch's own.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    pos_weight, clip, label_counts, n_instances: weights of positives, see `WeightedLoss`.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> BCELoss()(x, y)
+    tensor(0.6931)
+    """
     def __init__(self, **weights # `pos_weight`, `clip`, `label_counts`, `n_instances`: see `WeightedLoss`
                 ): super().__init__(**weights)
     def terms(self, logits, labels):

@@ -13,7 +13,15 @@ from .checks import check_counts, check_number, check_range
 
 # %% ../../nbs/14_db.ipynb #9f389f98
 class DistributionBalancedLoss(EntryLoss):
-    "Distribution-balanced loss (Wu et al. 2020; shift as in Huang et al. 2021): co-occurrence weight, prior shift, negative-tolerant scale, focal factor. Predicts logits > 0, without the shift."
+    """Distribution-balanced loss: co-occurrence weight, prior shift, negative-tolerant scale, focal factor.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    Wu et al. 2020; shift as in Huang et al. 2021. It predicts the labels with logits > 0, without the shift.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> DistributionBalancedLoss([1, 1], 2)(x, y)
+    tensor(0.1429)
+    """
     def __init__(self,
                  label_counts, # (L,) number of training instances with each label
                  n_instances: int, # number of training instances N

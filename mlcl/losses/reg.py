@@ -28,7 +28,7 @@ def overlap_strength(labels, # (b, L) multi-hot or `OneHot`
                      me, # (b,) position of each anchor among the references
                      alpha: float # exponent of the overlap; negative: only references whose labels the anchor has all
     ) -> list: # one (b, M_k) matrix f for each block
-    "f = r^α on pairs that share a label, r = |aᵢ∧aⱼ|/|aⱼ|; 1[r = 1] for α < 0; 0 for the anchor itself."
+    "f = r^α on pairs that share a label, r = |aᵢ∩aⱼ|/|aⱼ|; 1[r = 1] for α < 0; 0 for the anchor itself."
     out = []
     for r in refs:
         common, size = intersection(labels, r), sizes(r)

@@ -14,7 +14,7 @@ from .contrast import ContrastiveLoss, drop_self
 def simdis_factor(a, # (n, L) multi-hot, the anchors
                   b # (m, L) multi-hot or `OneHot`
     ): # (n, m), in [0, 1]; 0 for pairs without a common label
-    "Kˢ·Kᵈ = |aᵢ∧bⱼ|/|aᵢ| · 1/(1 + |bⱼ∖aᵢ|): 1 for equal sets only."
+    "Kˢ·Kᵈ = |aᵢ∩bⱼ|/|aᵢ| · 1/(1 + |bⱼ∖aᵢ|): 1 for equal sets only."
     common = intersection(a, b)
     return common / (1 + sizes(b) - common).mul_(sizes(a).clamp(min=1)[:, None])
 

@@ -14,7 +14,15 @@ from .focal import focal
 
 # %% ../../nbs/16_splc.ipynb #e9925d22
 class SPLCLoss(EntryLoss):
-    "SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch. The publication sums."
+    """SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    The publication sums; the default here is the mean.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> SPLCLoss()(x, y)
+    tensor(0.4376)
+    """
     def __init__(self,
                  threshold: float = .6, # θ in [0, 1): a negative with p > θ is trained as a positive
                  change_epoch: int = 1, # E₀: corrections begin when so many epochs are over
