@@ -20,7 +20,8 @@ def check_matrix(y, # label matrix (N, L), a NumPy array or a tensor of zeros an
     ): # the same matrix
     "Raise `ValueError` unless `y` is a label matrix with at least one column and only zeros and ones."
     if not hasattr(y, 'ndim') or y.ndim != 2:
-        raise ValueError(f"{name}: expected a label matrix of shape (N, L), got {getattr(y, 'shape', type(y).__name__)}")
+        got = getattr(y, 'shape', type(y).__name__)
+        raise ValueError(f"{name}: expected a label matrix of shape (N, L), got {got}")
     if y.shape[1] == 0: raise ValueError(f"{name}: expected at least one label column, got shape {tuple(y.shape)}")
     if not ((y == 0) | (y == 1)).all(): raise ValueError(f"{name}: expected only zeros and ones, got other values")
     return y
@@ -38,8 +39,8 @@ class LabelSets(Protocol):
     def __truediv__(self, d): "Numbers 1/d in place of the ones; d is (L,), (n, 1) or (n, L)."
     def times(self, table): "The product with a table (L, m): (n, m)."
     def columns(self, idx): "The columns of some labels: (n, len(idx))."
-    def common(self, other): "The product with the transpose of `other` (m, L): (n, m), the number of shared labels; may be a view."
-    def carriers(self, m, turned=None): "m (b, n) times the sets: (b, L), for each label the sum over its carriers; `turned` is m.T, if known."
+    def common(self, other): "The product with `other` (m, L) transposed: (n, m) shared labels; may be a view."
+    def carriers(self, m, turned=None): "m (b, n) times the sets: (b, L), sums over carriers; `turned` is m.T."
 
 # %% ../nbs/01_labels.ipynb #daf22ff4
 class Dense:
@@ -95,7 +96,8 @@ class OneHot:
     def shared_with(self, other): return other.y if self.whole and not other.prototypes else other.columns(self.idx)
     def carriers(self, m, turned=None):
         return m if self.whole else m.new_zeros(len(m), self.n_labels).index_add_(1, self.idx, m)
-    def to(self, device): return self if device == self.device else _one_hot(self.idx.to(device), self.n_labels, self.whole)
+    def to(self, device):
+        return self if device == self.device else _one_hot(self.idx.to(device), self.n_labels, self.whole)
 
 # %% ../nbs/01_labels.ipynb #77fe607a
 def _check_indices(idx, n_labels):
@@ -150,8 +152,8 @@ def _part(sets, rows):
     "Consecutive rows of `Sparse`, which need no search for their ones."
     i, j, _ = rows.indices(len(sets))
     a, b = sets.starts[i].item(), sets.starts[j].item()
-    at, starts = sets.at[a:b] - i*sets.shape[1], sets.starts[i:j + 1] - a
-    return _sparse(shape=(j - i, sets.shape[1]), y=sets.y[i:j], at=at, starts=starts, labels=sets.labels[a:b], values=sets.values[a:b])
+    ones = dict(at=sets.at[a:b] - i*sets.shape[1], labels=sets.labels[a:b], values=sets.values[a:b])
+    return _sparse(shape=(j - i, sets.shape[1]), y=sets.y[i:j], starts=sets.starts[i:j + 1] - a, **ones)
 
 # %% ../nbs/01_labels.ipynb #e7028a43
 def as_sets(y # (n, L) tensor, or `LabelSets`
@@ -252,7 +254,7 @@ def imbalance(y: np.ndarray # label matrix (N, L)
 
 # %% ../nbs/01_labels.ipynb #0c376186
 def cooccurrence(y: np.ndarray, # label matrix (N, L)
-                 kind: str = 'count' # 'count', 'conditional' (share of the row's instances with the column's label), or 'jaccard'
+                 kind: str = 'count' # 'conditional': share of the row's instances with the column's label; or 'jaccard'
     ) -> np.ndarray: # (L, L)
     "How often labels occur together; a label without instances has 0 everywhere."
     kinds = ('count', 'conditional', 'jaccard')

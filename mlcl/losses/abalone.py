@@ -19,7 +19,7 @@ def abalone_weight(labels, # label sets of b anchors
                    refs: list, # label sets of each block: of instances, and last of prototypes
                    me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block; rows sum to 1 over all blocks
-    "W of ABALONE: every label of an anchor has the same mass, shared by its prototype (1) and its instances (1/|union|)."
+    "W of ABALONE: each label of an anchor has the same mass, shared by prototype (1) and instances (1/|union|)."
     *instances, prototypes = refs
     m = drop_self([union(labels, r).clamp_(min=1).reciprocal_() for r in instances], me)
     d = 1 + sum(spread(mk, r, turned) for mk, r, turned in zip(m, instances, _turned(m, instances, me)))
@@ -28,7 +28,7 @@ def abalone_weight(labels, # label sets of b anchors
 
 # %% ../../nbs/26_abalone.ipynb #aeb6a70a
 def _turned(m, refs, me):
-    "For each block the transpose of its m where that is known, since the anchors are all the block, in order; else None."
+    "For each block the transpose of its m where it is known, as the anchors are all of the block in order; else None."
     starts = [0, *accumulate(map(len, refs))]
     return [mk if len(me) == len(r) and place(me, i, len(r)) == 0 else None for mk, r, i in zip(m, refs, starts)]
 
@@ -36,17 +36,16 @@ def _turned(m, refs, me):
 class AbaloneLoss(PrototypeLoss):
     """ABALONE: instances against instances and prototypes, balanced by label.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Audibert et al., arXiv 2404.08720.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2404.08720.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = AbaloneLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
     (torch.Size([]), torch.Size([2, 3]))
     """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  beta: float = .1, # factor of the instances in the denominator, > 0
                  tile: int = None, product: torch.dtype = None # see above

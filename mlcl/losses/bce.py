@@ -70,7 +70,8 @@ def label_weights(pos_weight, # (L,) numbers > 0, or 'balanced'
                   label_counts=None, n_instances=None # as for `balanced_weights`
     ) -> Tensor: # (L,) float64
     "The weights of positives as numbers."
-    if isinstance(pos_weight, str) and pos_weight == 'balanced': return balanced_weights(label_counts, n_instances, clip)
+    if isinstance(pos_weight, str) and pos_weight == 'balanced':
+        return balanced_weights(label_counts, n_instances, clip)
     return check_weights(pos_weight, None if label_counts is None else len(label_counts))
 
 # %% ../../nbs/10_bce.ipynb #f7f69c0d

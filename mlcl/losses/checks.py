@@ -38,7 +38,8 @@ def check_labels(labels, # (n, L) multi-hot, or (n,) class indices
         got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"{name}: expected a tensor of shape ({n}, L), or ({n},) class indices, got {got}")
     if labels.is_complex(): raise ValueError(f"{name}: expected real numbers, got {labels.dtype}")
-    if device is not None and labels.device != device: raise ValueError(f"{name}: expected on {device}, got on {labels.device}")
+    if device is not None and labels.device != device:
+        raise ValueError(f"{name}: expected on {device}, got on {labels.device}")
     if labels.ndim == 1: labels = _from_indices(labels, n_labels, name, like)
     if labels.shape[1] == 0 or labels.shape[1] != (n_labels or labels.shape[1]):
         raise ValueError(f"{name}: expected {n_labels or 'at least 1'} label columns{like}, got {labels.shape[1]}")
@@ -54,7 +55,8 @@ def _from_indices(labels, n_labels, name, like=''):
         raise ValueError(f"{name}: expected integers as class indices, got {labels.dtype}")
     low, high = map(int, labels.aminmax())
     top = n_labels or high + 1
-    if low < 0 or high >= top: raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {low}…{high}")
+    if low < 0 or high >= top:
+        raise ValueError(f"{name}: expected class indices in 0…{top - 1}{like}, got {low}…{high}")
     return torch.nn.functional.one_hot(labels.long(), top).float()
 
 def _other(y):
@@ -92,12 +94,13 @@ def check_range(x, # what should be a number, of Python or of NumPy
     return float(x)
 
 # %% ../../nbs/19_checks.ipynb #8e2c0534
-def check_count(x, # what should be a whole number >= 1
-                name: str # of the argument, for the message
+def check_count(x, # what should be a whole number
+                name: str, # of the argument, for the message
+                least: int = 1 # the smallest that means something
     ) -> int: # the number
-    "Raise ValueError unless `x` is an integer, of Python or NumPy, of at least 1."
-    if isinstance(x, bool) or not isinstance(x, Integral) or x < 1:
-        raise ValueError(f"{name}: expected an integer >= 1, got {x!r}")
+    "Raise ValueError unless `x` is an integer, of Python or NumPy, and not too small."
+    if isinstance(x, bool) or not isinstance(x, Integral) or x < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {x!r}")
     return int(x)
 
 # %% ../../nbs/19_checks.ipynb #006f261f
@@ -130,8 +133,9 @@ def check_tile(tile # what should be None or a number of rows
 def check_product(product, # what should be None or `torch.bfloat16`
                   temperature: float # τ of the loss
     ) -> torch.dtype: # the same
-    "Raise ValueError unless the format of the matrix products is None, or `torch.bfloat16` at a temperature that it is fine enough for."
-    if product not in (None, torch.bfloat16): raise ValueError(f"product: expected None or torch.bfloat16, got {product!r}")
+    "Raise ValueError unless `product` is None, or `torch.bfloat16` at a temperature that it is fine enough for."
+    if product not in (None, torch.bfloat16):
+        raise ValueError(f"product: expected None or torch.bfloat16, got {product!r}")
     if product and temperature < .05:
         what = "None at a temperature below 0.05, where bfloat16 is too coarse"
         raise ValueError(f"product: expected {what}, got {product} at {temperature:g}")
@@ -196,7 +200,7 @@ def check_weights(pos_weight, # what should be (L,) numbers > 0
 
 # %% ../../nbs/19_checks.ipynb #b729602b
 def check_cooccurrence(labels, # (N, L) training labels, or None
-                       cooccurrence, # (L, L) how many training instances have both labels, the diagonal how many have the one; or None
+                       cooccurrence, # (L, L) how many training instances have both labels (diagonal: the one), or None
                        label_counts, # (L,) how many have each label, or None
                        n_instances # N, or None
     ) -> tuple: # (L, L) int64; N
@@ -205,15 +209,18 @@ def check_cooccurrence(labels, # (N, L) training labels, or None
         y = torch.as_tensor(np.asarray(labels))
         y = check_labels(y, len(y) if y.ndim else 0).double()
         cooccurrence, n = y.T @ y, len(y)
-        if n_instances not in (None, n): raise ValueError(f"n_instances: expected {n} like the rows of labels, got {n_instances}")
+        if n_instances not in (None, n):
+            raise ValueError(f"n_instances: expected {n} like the rows of labels, got {n_instances}")
     elif cooccurrence is None or n_instances is None:
-        raise ValueError("labels: expected the label matrix of the training split, or cooccurrence and n_instances, got neither")
+        raise ValueError("labels: expected the label matrix of the training split, or cooccurrence and n_instances, "
+                         "got neither")
     both, n = torch.as_tensor(np.asarray(cooccurrence), dtype=torch.float64), n if labels is not None else n_instances
     counts = both.diagonal() if both.ndim == 2 and both.shape[0] == both.shape[1] else None
-    good = counts is not None and (both == both.T) & (both >= 0) & (both <= counts) & (both == both.round()) & (counts <= n)
-    if counts is None or not good.all():
-        raise ValueError("cooccurrence: expected a symmetric (L, L) matrix of counts, none larger than those on its diagonal or "
-                         f"than n_instances, got {'other numbers of ' if counts is not None else ''}shape {tuple(both.shape)}")
+    whole = counts is not None and (both == both.T) & (both == both.round()) & (both >= 0)
+    if counts is None or not (whole & (both <= counts) & (counts <= n)).all():
+        what = "other numbers of " if counts is not None else ""
+        raise ValueError("cooccurrence: expected a symmetric (L, L) matrix of counts, none larger than those on its "
+                         f"diagonal or than n_instances, got {what}shape {tuple(both.shape)}")
     if label_counts is not None and not torch.equal(torch.as_tensor(np.asarray(label_counts)).double(), counts):
         raise ValueError("label_counts: expected the diagonal of the co-occurrence, got other numbers")
     return both.long(), int(n)

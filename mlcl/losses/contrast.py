@@ -104,10 +104,10 @@ def row_loss(s: Tensor, # (n, M) scores, cosines
 
 # %% ../../nbs/20_contrast.ipynb #534959fe
 def contrast(anchors: list, # of Block
-             refs: list, # of Block; an anchor block that is also listed here meets itself, and these entries are left out
-             weight, # (labels of b anchors, [labels of each block], me (b,)) → list of (b, M_k), the rows of W; labels are `LabelSets`
-             *, me: list = None, # for each anchor block the positions of its rows among all references; found by identity if None
-             live=None, # (labels of anchors, [labels of each block]) → the prototypes that can have a positive; None: all
+             refs: list, # of Block; an anchor block that is also listed here meets itself; these entries are left out
+             weight, # (labels of b anchors, [labels of each block], me (b,)) → list of (b, M_k), the rows of W
+             *, me: list = None, # for each anchor block the positions of its rows among all references; None: found
+             live=None, # (labels of anchors, [labels of each block]) → prototypes that can have a positive; None: all
              count: float = None, # what the sum is divided by; by default N₊, the number of anchors with a positive
              **how # fields of `How`: temperature, drop_repulsion, apart, tile, product
     ) -> Tensor: # scalar, at least float32
@@ -123,7 +123,8 @@ def _check_blocks(blocks):
     for what, of in (('columns of embeddings', 'embeddings'), ('labels', 'labels')):
         widths = dict.fromkeys(getattr(b, of).shape[1] for b in blocks)
         if len(widths) > 1:
-            raise ValueError(f"blocks: expected equally many {what} in all anchors and references, got {' and '.join(map(str, widths))}")
+            got = ' and '.join(map(str, widths))
+            raise ValueError(f"blocks: expected equally many {what} in all anchors and references, got {got}")
     for x, y, *_ in blocks:
         if (n := x.shape[0]) != (m := y.shape[0]):
             raise ValueError(f"blocks: expected a label set for each row, got {n} rows and {m} label sets")
@@ -136,7 +137,8 @@ def _only_live(anchors, refs, me, live):
         idx = live(a.labels, [r.labels for r in refs]) if a.prototypes else None
         if idx is not None:
             if len(idx) == 0: continue
-            off = torch.ones(len(a.labels), dtype=torch.bool, device=idx.device).index_fill_(0, idx, False).nonzero().flatten()
+            off = torch.ones(len(a.labels), dtype=torch.bool, device=idx.device).index_fill_(0, idx, False)
+            off = off.nonzero().flatten()
             some, rest = (Block(a.embeddings.index_select(0, i), a.labels[i], a.log_mult) for i in (idx, off))
             if not me: refs = [b for r in refs for b in ((some, rest) if r is a else (r,))]
             a = some
@@ -172,9 +174,10 @@ def _job(anchors, refs, weight, how, me):
     after = iter([*accumulate(len(b.labels) for b in rows)][len(refs) - 1:])
     me = me or [positions(a, refs) for a in anchors]
     who = [Anchors(a.labels, p, next(after) if i is None else i, i is not None) for a, p, i in zip(anchors, me, starts)]
-    mult = [r.embeddings.new_full((len(r.labels),), r.log_mult/LN2) for r in refs] if any(r.log_mult for r in refs) else None
+    mult = any(r.log_mult for r in refs) and [r.embeddings.new_full((len(r.labels),), r.log_mult/LN2) for r in refs]
     wide = 1/how.temperature + max(abs(r.log_mult) for r in refs) > 30
-    return Job(weight, who, [r.labels for r in refs], how, mult and torch.cat(mult), wide, torch.is_grad_enabled()), rows
+    mult = torch.cat(mult) if mult else None
+    return Job(weight, who, [r.labels for r in refs], how, mult, wide, torch.is_grad_enabled()), rows
 
 # %% ../../nbs/20_contrast.ipynb #74a04f32
 def start_of(block: Block, # of anchors
@@ -212,7 +215,7 @@ class LossForm(nn.Module):
         """
         return [batch], [refs]
     def count(self, labels: Tensor) -> float:
-        "What the sum over the anchors is divided by, from the labels (B, L) of the batch; None: the anchors with a positive."
+        "What the sum over the anchors is divided by, given the labels (B, L); None: the anchors with a positive."
     def live(self, labels: LabelSets, refs: list) -> Tensor:
         "Positions of the prototypes that can have a positive, so that the rows of the others are saved; None: all may."
 
@@ -239,7 +242,7 @@ class ContrastiveLoss(LossForm):
 
         embeddings: (B, D) floating, of any scale (rows are normalised inside; half precision is raised to float32).
         labels: (B, L) zeros and ones in any real format, or (B,) class indices.
-        ref_embeddings, ref_labels: (M, D), (M, L), references in place of the batch; by default all others of the batch.
+        ref_embeddings, ref_labels: (M, D), (M, L), references in place of the batch; by default the others of it.
         0 with a `NoPositivesWarning` where no anchor shares a label with any reference. Raises ValueError, which
         names the argument, for shapes that do not fit, labels other than 0 and 1, and NaN or infinite numbers.
         """
@@ -252,7 +255,8 @@ def _forward(loss, embeddings, labels, ref_embeddings, ref_labels):
     if (width := embeddings.shape[1]) != (loss.dim or width):
         raise ValueError(f"embeddings: expected {loss.dim} columns like {loss.owner}, got {width}")
     if any(p.device != embeddings.device for p in loss.parameters()):
-        raise ValueError(f"embeddings: expected on {next(loss.parameters()).device} like the loss, got on {embeddings.device}")
+        home = next(loss.parameters()).device
+        raise ValueError(f"embeddings: expected on {home} like the loss, got on {embeddings.device}")
     if (ref_embeddings is None) != (ref_labels is None):
         raise ValueError("ref_labels: expected together with ref_embeddings, got only one of them")
     width, like = (loss.n_labels, f" like {loss.owner}") if loss.n_labels else (common_width(labels, ref_labels), '')

@@ -22,7 +22,7 @@ class FocalLoss(WeightedLoss):
     """Focal loss (Lin et al. 2017): −α_t (1 − p_t)^γ log p_t, the factor differentiated like the rest.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
-    reduction: mean over known entries, sum, or batchmean (the sum over instances). pos_weight, clip: weights of positives.
+    reduction: mean over known entries, sum, or batchmean, sum/B. pos_weight, clip: weights of positives.
 
     >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
     >>> FocalLoss()(x, y)
@@ -46,7 +46,8 @@ class AsymmetricLoss(WeightedLoss):
     """ASL (Ridnik et al. 2021): focal with one exponent for each side, and p − m in place of p for negatives.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
-    The publication sums; the default here is the mean. reduction: mean over known entries, sum, or batchmean (the sum over instances). pos_weight, clip: weights of positives.
+    The publication sums; the default here is the mean.
+    reduction: mean over known entries, sum, or batchmean, sum/B. pos_weight, clip: weights of positives.
 
     >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
     >>> AsymmetricLoss()(x, y)

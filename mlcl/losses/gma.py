@@ -28,9 +28,8 @@ def npmi(cooccurrence, # (L, L) counts
 class GMALoss(ContrastiveLoss):
     """GMA-SCL: the target is a softmax of a soft F1 of label sets, from similarities of labels.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Notebook 34 names the source.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
-
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 34 names the source.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> GMALoss(labels=y)(x, y).shape
     torch.Size([])
@@ -39,7 +38,7 @@ class GMALoss(ContrastiveLoss):
                  temperature: float = .1, # τ > 0, of the scores
                  labels=None, # (N, L) label matrix of the training split
                  cooccurrence=None, # or (L, L) how many instances have both labels, with `n_instances`
-                 label_counts=None, n_instances: int = None, # (L,), the diagonal, if given; number of training instances N
+                 label_counts=None, n_instances: int = None, # (L,), the diagonal, if given; N, number of instances
                  label_embeddings=None, # (L, K) embeddings of the label texts, for λ < 1
                  lam: float = 1., # λ in [0, 1], share of co-occurrence in the similarity of labels
                  t: float = .1, # of the target, > 0
@@ -52,7 +51,8 @@ class GMALoss(ContrastiveLoss):
         self.register_buffer('cooccurrence', both, persistent=False)
         self.n_labels, self._known = len(both), {}
         self.register_buffer('label_embeddings', _label_embeddings(label_embeddings, both, self.lam), persistent=False)
-    def weight(self, labels, refs, me): return soft_rows(soft_f1(self, labels, refs, me, exponent(self.t)), labels, me, self.t)
+    def weight(self, labels, refs, me):
+        return soft_rows(soft_f1(self, labels, refs, me, exponent(self.t)), labels, me, self.t)
     def extra_repr(self): return f"{super().extra_repr()}, t={self.t:g}, lam={self.lam:g}"
 
 # %% ../../nbs/34_gma.ipynb #1b76152b
@@ -81,7 +81,7 @@ def label_similarity(loss: GMALoss, # with counts and embeddings
 def best_answers(sets, # label sets of n instances
                  similarity # (L, L)
     ): # (n, L), 0 for an empty set
-    "H: for each set and label the similarity of the set's most similar label; sets with many labels first, label by label."
+    "H: for each set and label the similarity of the set's most similar label. Sets with many labels come first."
     sets = as_sets(sets)
     starts, label = sets.starts, sets.labels
     size, order = starts.diff().sort(descending=True)
@@ -98,7 +98,7 @@ def answers(sets, # label sets of n instances
             s, idf, # from `label_similarity`
             scale: float = 1. # a factor
     ) -> tuple: # H (n, L); the sets with scale·idf in place of their ones, divided by the sum of these idf
-    "What the soft precision needs of label sets: how well they answer to each label, and the weights of their own labels."
+    "What soft precision needs of label sets: how well they answer to each label, and the weights of their own labels."
     total = sets.times(idf[:, None]).clamp_(min=1)
     return best_answers(sets, s), sets / (1/idf) / (total/scale)
 
@@ -112,7 +112,7 @@ def soft_f1(loss: GMALoss, labels, refs: list, me, # as for `weight`
     return [_both(a, r, place(me, i, len(r)), known) for r, i in zip(refs, starts)]
 
 def _both(a, r, at, known):
-    "2 scale/(1/P + 1/R). Where the anchors are the rows from `at` on of the references, and these are few, the square is made once."
+    "2 scale/(1/P + 1/R). Where the anchors are rows `at`… of the references, and these few, the square is made once."
     kept = vars(r).setdefault('kept', {}) # for the other tiles of this batch
     if 'answers' not in kept: kept['answers'] = answers(r, *known)
     best, own = kept['answers']

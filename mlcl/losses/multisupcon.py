@@ -16,8 +16,8 @@ from .contrast import ContrastiveLoss, drop_self
 class MultiSupConLoss(ContrastiveLoss):
     """MultiSupCon: pairs whose Jaccard index exceeds a threshold are positives and weigh by it.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. As in pytorch-metric-learning 3.0.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. As in pytorch-metric-learning 3.0.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> MultiSupConLoss()(x, y)

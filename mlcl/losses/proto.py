@@ -16,17 +16,15 @@ from .contrast import Block, ContrastiveLoss
 class PrototypeLoss(ContrastiveLoss):
     """PROTO: softmax cross-entropy between an instance and the prototypes of its labels, spread evenly over them.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. The study's control. It takes no references.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. The study's control; it takes no references.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
-
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = PrototypeLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
     (torch.Size([]), torch.Size([2, 3]))
     """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  tile: int = None, product: torch.dtype = None # see above
                 ):
@@ -38,8 +36,9 @@ class PrototypeLoss(ContrastiveLoss):
         self.prototypes = nn.Parameter(torch.randn(self.n_labels, self.dim) / self.dim**.5)
     def prototype_block(self): return Block(self.prototypes, self.own.to(self.prototypes.device))
     def blocks(self, batch, refs):
-        if refs is not batch: raise ValueError(f"ref_embeddings: expected None, since {type(self).__name__} compares with its "
-                                               f"prototypes alone, got {len(refs.labels)} references")
+        if refs is not batch:
+            raise ValueError(f"ref_embeddings: expected None, since {type(self).__name__} compares with its prototypes "
+                             f"alone, got {len(refs.labels)} references")
         return [batch], [self.prototype_block()]
     def weight(self, labels, refs, me): return proto_weight(labels, refs, me)
     def extra_repr(self): return f"n_labels={self.n_labels}, dim={self.dim}, {super().extra_repr()}"

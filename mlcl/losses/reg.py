@@ -53,7 +53,7 @@ def reg_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are pro
 # %% ../../nbs/27_reg.ipynb #6071f17e
 def carried(labels, # `OneHot` label sets of prototypes
             refs: list # labels of each block of references
-    ): # positions of the prototypes whose label another reference carries; None where leaving out the rest is not worth it
+    ): # positions of prototypes whose label another reference carries; None where leaving out the rest is not worth it
     "The prototypes that can have a positive."
     if len(labels) < 128: return None
     seen = sum(counts(r) for r in refs if not as_sets(r).prototypes)
@@ -64,17 +64,15 @@ def carried(labels, # `OneHot` label sets of prototypes
 class RegLoss(PrototypeLoss):
     """REG: overlap-weighted contrastive loss over instances and prototypes without repulsion between positives.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
-
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = RegLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
     (torch.Size([]), torch.Size([2, 3]))
     """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
                  regularize: bool = True, # False gives WREG, with the usual repulsion between positives
@@ -82,7 +80,7 @@ class RegLoss(PrototypeLoss):
                  tile: int = None, product: torch.dtype = None # see above
                 ):
         super().__init__(n_labels, dim, temperature, tile, product)
-        self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', positive=False), check_flag(regularize, 'regularize')
+        self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', False), check_flag(regularize, 'regularize')
         self.prototype_anchors = check_flag(prototype_anchors, 'prototype_anchors')
     def blocks(self, batch, refs):
         p = self.prototype_block()
@@ -90,5 +88,5 @@ class RegLoss(PrototypeLoss):
     def live(self, labels, refs): return carried(labels, refs)
     def weight(self, labels, refs, me): return reg_weight(labels, refs, me, self.alpha)
     def extra_repr(self):
-        own = f"alpha={self.alpha:g}, regularize={self.drop_repulsion}" + ", prototype_anchors=False"*(not self.prototype_anchors)
-        return f"{super().extra_repr()}, {own}"
+        rest = "" if self.prototype_anchors else ", prototype_anchors=False"
+        return f"{super().extra_repr()}, alpha={self.alpha:g}, regularize={self.drop_repulsion}{rest}"

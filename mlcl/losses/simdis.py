@@ -22,8 +22,8 @@ def simdis_factor(a, # (n, L) multi-hot, the anchors
 class SimilarityDissimilarityLoss(ContrastiveLoss):
     """Similarity-dissimilarity loss, as we read it: SupCon with each log-term times Kˢ·Kᵈ.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Huang et al., arXiv 2410.13439.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Huang et al., arXiv 2410.13439.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SimilarityDissimilarityLoss()(x, y)

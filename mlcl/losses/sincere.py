@@ -25,30 +25,29 @@ def shared_weight(labels, # (b, L) multi-hot
 class SincereLoss(ContrastiveLoss):
     """SINCERE for label sets: each positive against the non-positives alone.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Feeney & Hughes, arXiv 2309.14277.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Feeney & Hughes, arXiv 2309.14277.
     With `weights='reg'`, `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
-
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SincereLoss()(x, y)
     tensor(0.4621)
     """
-    apart = True
+    apart, prototype_block = True, PrototypeLoss.prototype_block
     def __init__(self,
-                 temperature: float = .1, # τ > 0
-                 weights: str = 'shared', # 'shared': 1/|P(i)| over pairs that share a label; 'reg': those of REG, with prototypes
+                 temperature: float = .1, weights: str = 'shared', # τ > 0; 'shared': 1/|P(i)|; 'reg': REG's, with prototypes
                  n_labels: int = None, dim: int = None, alpha: float = 0., # for 'reg': L, D, exponent of the overlap
                  tile: int = None, product: torch.dtype = None # see above
                 ):
         super().__init__(temperature, tile, product)
-        self.weights, self.alpha = check_choice(weights, 'weights', ('shared', 'reg')), check_number(alpha, 'alpha', positive=False)
-        if weights == 'shared' and self.alpha: raise ValueError(f"alpha: expected 0 unless weights='reg', got {alpha!r}")
+        self.weights = check_choice(weights, 'weights', ('shared', 'reg'))
+        self.alpha = check_number(alpha, 'alpha', False)
+        if alpha and weights == 'shared': raise ValueError(f"alpha: expected 0 unless weights='reg', got {alpha!r}")
         if weights == 'reg': PrototypeLoss.own_prototypes(self, n_labels, dim)
-    prototype_block = PrototypeLoss.prototype_block
     def blocks(self, batch, refs):
         p = [self.prototype_block()] if self.weights == 'reg' else []
         return [batch, *p], [refs, *p]
     def weight(self, labels, refs, me):
         return shared_weight(labels, refs, me) if self.weights == 'shared' else reg_weight(labels, refs, me, self.alpha)
     def live(self, labels, refs): return carried(labels, refs)
-    def extra_repr(self): return f"{super().extra_repr()}, weights={self.weights!r}" + f", alpha={self.alpha:g}"*(self.weights == 'reg')
+    def extra_repr(self):
+        return f"{super().extra_repr()}, weights={self.weights!r}" + f", alpha={self.alpha:g}"*(self.weights == 'reg')

@@ -35,8 +35,8 @@ def exponent(t: float): return 1/(t*math.log(2)) # of 2, for a similarity of 1
 class SoftJaccardLoss(ContrastiveLoss):
     """Soft-Jaccard: the target is a softmax of Jaccard indices over all references.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Form of X-CLR, arXiv 2407.18134.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Form of X-CLR, arXiv 2407.18134.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SoftJaccardLoss()(x, y)

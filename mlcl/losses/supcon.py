@@ -15,8 +15,8 @@ from .contrast import ContrastiveLoss, drop_self, rows_to_one
 class SupConLoss(ContrastiveLoss):
     """SupCon: −(1/|P(i)|) Σ log σ over the positives P(i) of each anchor, mean over anchors that have one.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SupConLoss()(x, y)
@@ -38,8 +38,8 @@ class SupConLoss(ContrastiveLoss):
 class SupConAnyLoss(SupConLoss):
     """`SupConLoss` in which one label in common makes a positive.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SupConAnyLoss()(x, y)
@@ -53,8 +53,8 @@ class SupConAnyLoss(SupConLoss):
 class SupConAllLoss(SupConLoss):
     """`SupConLoss` in which only the same label set makes a positive.
 
-    Takes embeddings (B, D) and labels (B, L), returns a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; the value is the same). product: torch.bfloat16 for faster, coarser products.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 0], [0, 1]])
     >>> SupConAllLoss()(x, y)

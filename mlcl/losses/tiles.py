@@ -22,7 +22,8 @@ def unit_and_norm(*xs # (n_k, D) float32 or float64
     low, high = map(float, norm.aminmax())
     if 1e-15 < low and high < 1e15:
         u = norm.new_empty(sum(n), xs[0].shape[1])
-        for x, length, rows in zip(xs, torch.split_with_sizes(norm, n), torch.split_with_sizes(u, n)): torch.div(x, length, out=rows)
+        for x, length, rows in zip(xs, torch.split_with_sizes(norm, n), torch.split_with_sizes(u, n)):
+            torch.div(x, length, out=rows)
         return u, norm
     x = torch.cat(xs)
     top = x.abs().amax(1, keepdim=True)
@@ -75,7 +76,8 @@ def row_apart(s, # (b, M) scaled scores s/(τ ln 2), the anchor's own entry at �
         q = torch.addcmul(e, e, w.sign(), value=-1, out=out) # exactly 0 where w > 0
         z = q.sum(1, keepdim=True)
         r = torch.div(z, e.clamp_(min=1e-30), out=e).clamp_(max=1e37)
-    value = torch.linalg.vecdot(w, r.log1p()).sum(dtype=torch.float64) + extra + 0*z.sum(dtype=torch.float64) # a NaN among negatives shows
+    unseen = 0*z.sum(dtype=torch.float64) # a NaN among the negatives shows
+    value = torch.linalg.vecdot(w, r.log1p()).sum(dtype=torch.float64) + extra + unseen
     pull = r.div_(r + 1).mul_(w)
     q.mul_(pull.sum(1, keepdim=True) / z.clamp(min=1e-30)).sub_(pull)
     return value, w.sum(1).count_nonzero()
@@ -90,7 +92,8 @@ def product(a, # (n, k)
     ): # `to`
     "to ← keep·to + scale·(a @ b), in lower precision where asked."
     if dtype is None: return torch.addmm(to, a, b, beta=keep, alpha=scale, out=to)
-    return to.mul_(keep).add_(a.to(dtype) @ b.to(dtype), alpha=scale) if keep else to.copy_(a.to(dtype) @ b.to(dtype)).mul_(scale)
+    low = a.to(dtype) @ b.to(dtype)
+    return to.mul_(keep).add_(low, alpha=scale) if keep else to.copy_(low).mul_(scale)
 
 # %% ../../nbs/30_tiles.ipynb #8ac9a040
 def sizes_of(n: int, # number of anchors
@@ -110,7 +113,7 @@ class How:
     drop_repulsion: bool = False # REG's gate: positives are never repelled
     apart: bool = False # SINCERE: the denominator of a positive holds no other positive
     tile: int = None # rows of scores computed at a time; None: chosen by size
-    product: torch.dtype = None # format of the matrix products, for example torch.bfloat16; None: as the embeddings come
+    product: torch.dtype = None # format of the matrix products, torch.bfloat16; None: as the embeddings come
 
 @dataclass
 class Anchors:

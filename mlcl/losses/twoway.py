@@ -15,7 +15,7 @@ from .contrast import NoPositivesWarning
 
 # %% ../../nbs/13_twoway.ipynb #dd6d70d9
 class TwoWayLoss(LogitLoss):
-    """Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, within labels and instances.
+    """Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, by label and instance.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
     A constant added to all logits changes nothing, so thresholds must be tuned.
