@@ -10,7 +10,8 @@ import torch
 from mlcl.checks import check_gradient, label_batches, random_labels
 from mlcl.losses import (LOSSES, AsymmetricLoss, BCELoss, DistributionBalancedLoss, FocalLoss, HillLoss, NoPositivesWarning, SPLCLoss, TwoWayLoss,
                          ZLPRLoss, make_loss)
-from mlcl.losses.bce import LogitLoss, NothingKnownWarning, balanced_weights
+from mlcl.losses.bce import LogitLoss, balanced_weights
+from mlcl.losses.checks import NothingKnownWarning
 
 F64 = torch.float64
 BATCHES = label_batches()
