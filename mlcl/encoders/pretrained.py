@@ -67,7 +67,7 @@ class HuggingFace(Encoder):
                  spec: dict | None = None, # configuration of the network; default: read from `arg`, with weights
                  tokenizer: dict | None = None, # the tokenizer as JSON and its special tokens; default: read from `arg`
                  pooling: str | None = None, # 'cls' or 'mean'; default: as the network was made for, see `own_pooling`
-                 tokens: int = 1024, # tokens that go through the network at once, on a processor
+                 tokens: int = 2048, # tokens that go through the network at once, on a processor
                  bf16: bool | None = None # compute in bfloat16 on a processor? default: where it gains from it
         ):
         super().__init__()
