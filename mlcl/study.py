@@ -96,14 +96,12 @@ def _filled(what, given, defaults):
 
 # %% ../nbs/45_study.ipynb #e8f49859
 def _encoder_options(spec, kind):
-    from mlcl.encoders import ENCODERS, choices
-    name, _, arg = spec.partition(':')
-    if spec.endswith(':frozen'): name = 'frozen'
-    if name not in ENCODERS or bool(arg) != (name in ('tv', 'hf', 'frozen')): _one_of('encoder', spec, choices())
-    cls = ENCODERS[name]
+    from mlcl.encoders import encoder_class
+    cls, given = encoder_class(spec)
     if cls.kind != kind: raise ValueError(f'encoder: {spec!r} reads {cls.kind} data, not {kind} data')
-    skip = ('arg', 'backbone', 'x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer')
-    return defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip)
+    skip = ('x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer', *given)
+    known = defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip)
+    return known, {k: known[k] for k in cls.later}
 
 # %% ../nbs/45_study.ipynb #8a1b28b1
 HOW = ('tile', 'product') # options of a loss that say how to compute it, not what: written only where they are given
@@ -120,12 +118,15 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
     newer = defaults(_options(LOSSES[loss]), skip=('label_counts', 'n_instances'))
     known = dict(
         loss=defaults(_settings(LOSSES[loss]), skip=('n_labels', 'dim', 'label_counts', 'labels', 'cooccurrence')) | newer,
-        encoder=_encoder_options(encoder, SETS[dataset]['kind']),
-        data=options(SETS[dataset]['read']),
+        encoder=_encoder_options(encoder, SETS[dataset]['kind'])[0],
+        data=options(SETS[dataset]['read']) | dict(most=None),
         probe=options(read_out, skip=('outputs', 'ys', 'loss_name', 'seed')))
     res |= {k: _filled(f'settings.{k}', res[k], v) for k, v in known.items()}
     optional = dict.fromkeys(HOW) | dict(prototype_anchors=True) | newer # only where they differ: the ids of older records stay
     res['loss'] = {k: v for k, v in res['loss'].items() if k not in optional or v != optional[k]}
+    later = _encoder_options(encoder, SETS[dataset]['kind'])[1]
+    res['encoder'] = {k: v for k, v in res['encoder'].items() if k not in later or v != later[k]}
+    if res['data']['most'] is None: del res['data']['most']
     if not res['finetune']: del res['finetune']
     kind = res['probe'].pop('kind')
     _one_of('settings.probe.kind', kind, ['grid', 'linear', 'both'])

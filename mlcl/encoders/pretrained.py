@@ -60,7 +60,7 @@ def pieces(lengths: torch.Tensor, # (n,) tokens of each text, ascending
 @register_encoder('hf')
 class HuggingFace(Encoder):
     "A Hugging Face encoder; a text's features are pooled from its last hidden states."
-    kind = 'text'
+    kind, later = 'text', ('pooling', 'tokens', 'bf16')
     def __init__(self,
                  arg: str, # name on the hub, or a folder
                  length: int = 300, # tokens to keep from the beginning of a text
