@@ -151,7 +151,8 @@ def tiny_roberta(folder, # where to save
     tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token='<unk>'))
     tok.pre_tokenizer = pre_tokenizers.Whitespace()
     tok.post_processor = processors.RobertaProcessing(('</s>', 2), ('<s>', 0))
-    names = dict(zip(('bos_token', 'pad_token', 'eos_token', 'unk_token', 'cls_token', 'sep_token'), (*special, '<s>', '</s>')))
+    names = dict(zip(('bos', 'pad', 'eos', 'unk', 'cls', 'sep'), (*special, '<s>', '</s>')))
+    names = {f'{k}_token': v for k, v in names.items()}
     PreTrainedTokenizerFast(tokenizer_object=tok, **names).save_pretrained(folder)
     RobertaModel(RobertaConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                                intermediate_size=32, max_position_embeddings=64)).save_pretrained(folder)
