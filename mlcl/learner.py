@@ -169,7 +169,8 @@ def predict(self: Trained,
 
 @patch
 def _run(self: Trained, tensors, checkpoint):
-    if checkpoint not in ('last', 'best'): raise ValueError(f"checkpoint: expected 'last' or 'best', got {checkpoint!r}")
+    if checkpoint not in ('last', 'best'):
+        raise ValueError(f"checkpoint: expected 'last' or 'best', got {checkpoint!r}")
     if checkpoint == 'last' or self.best_state is None: return _outputs(self.model, tensors)
     last = {k: v.clone() for k, v in self.model.state_dict().items()}
     self.model.load_state_dict(self.best_state)

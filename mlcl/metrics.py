@@ -207,7 +207,8 @@ def resample(n_instances: int, # instances of the split, N
     "Draw `n` bootstrap resamples of the instances as multinomial counts."
     for name, v in dict(n_instances=n_instances, n=n).items():
         if not isinstance(v, Integral) or v < 1: raise ValueError(f"{name}: expected a whole number >= 1, got {v!r}")
-    return np.random.default_rng(seed).multinomial(n_instances, np.full(n_instances, 1/n_instances), size=n).astype(np.float32)
+    rng, p = np.random.default_rng(seed), np.full(n_instances, 1/n_instances)
+    return rng.multinomial(n_instances, p, size=n).astype(np.float32)
 
 # %% ../nbs/03_metrics.ipynb #6e7a5a2e
 def _f1_replicates(y, pred, counts, average):
@@ -264,7 +265,7 @@ def bootstrap(y, # (N, L) labels; NaN: unknown
               seed: int = 0,
               level: float = .95 # of the interval
     ) -> tuple: # lower and upper end
-    "Basic bootstrap interval of a metric over test instances: quantiles of the resamples, reflected at the value itself."
+    "Basic bootstrap interval of a metric: quantiles over resamples of test instances, reflected at the value itself."
     if not isinstance(level, Real) or not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     counts = resample(len(_check(y)[0]), n, seed)

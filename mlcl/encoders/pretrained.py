@@ -60,14 +60,14 @@ def pieces(lengths: torch.Tensor, # (n,) tokens of each text, ascending
 @register_encoder('hf')
 class HuggingFace(Encoder):
     "A Hugging Face encoder; a text's features are pooled from its last hidden states."
-    kind = 'text'
+    kind, later = 'text', ('pooling', 'tokens', 'bf16')
     def __init__(self,
                  arg: str, # name on the hub, or a folder
                  length: int = 300, # tokens to keep from the beginning of a text
                  spec: dict | None = None, # configuration of the network; default: read from `arg`, with weights
                  tokenizer: dict | None = None, # the tokenizer as JSON and its special tokens; default: read from `arg`
                  pooling: str | None = None, # 'cls' or 'mean'; default: as the network was made for, see `own_pooling`
-                 tokens: int = 1024, # tokens that go through the network at once, on a processor
+                 tokens: int = 2048, # tokens that go through the network at once, on a processor
                  bf16: bool | None = None # compute in bfloat16 on a processor? default: where it gains from it
         ):
         super().__init__()
@@ -151,7 +151,8 @@ def tiny_roberta(folder, # where to save
     tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token='<unk>'))
     tok.pre_tokenizer = pre_tokenizers.Whitespace()
     tok.post_processor = processors.RobertaProcessing(('</s>', 2), ('<s>', 0))
-    names = dict(zip(('bos_token', 'pad_token', 'eos_token', 'unk_token', 'cls_token', 'sep_token'), (*special, '<s>', '</s>')))
+    names = dict(zip(('bos', 'pad', 'eos', 'unk', 'cls', 'sep'), (*special, '<s>', '</s>')))
+    names = {f'{k}_token': v for k, v in names.items()}
     PreTrainedTokenizerFast(tokenizer_object=tok, **names).save_pretrained(folder)
     RobertaModel(RobertaConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                                intermediate_size=32, max_position_embeddings=64)).save_pretrained(folder)
