@@ -218,16 +218,10 @@ def load_trained(path, # what `save` wrote
                  ds=None # the data set, for `outputs`; without it, `predict` works
     ) -> Trained: # without Learner
     "Load a model; runs no code from the file."
-    path = Path(path)
-    with safe_open(path if path.suffix == '.safetensors' else path/'model.safetensors', 'pt') as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-        meta = json.loads((f.metadata() or {}).get('mlcl') or (path/'model.json').read_text())
-    if meta.get('format') != 'mlcl 1':
-        raise ValueError(f"path: expected a model of format 'mlcl 1', got {meta.get('format')!r}")
+    tensors, meta = read_saved(path)
     last = {k: v for k, v in tensors.items() if not k.startswith(('best.', 'extra.'))}
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}
-    model = _rebuild(meta)
-    model.load_state_dict(last)
+    model = built(partial(_rebuild, meta), last)
     share, seed = meta['share'], meta['seed']
     if ds is not None: ds = dataclasses.replace(ds, splits=ds.splits | dict(train=ds.indices('train', share, seed)))
     res = Trained(model, ds, meta['encoder']['spec'], meta['loss'], meta['settings'], share, seed, meta['history'],
