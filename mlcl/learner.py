@@ -7,11 +7,11 @@ __all__ = ['DEFAULTS', 'complete', 'make_model', 'make_learner', 'device', 'Trai
 
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json, warnings
+from functools import partial
 import numpy as np, torch
 from pathlib import Path
 from fastcore.basics import num_cpus, patch
 from torch import nn
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 # %% ../nbs/41_learner.ipynb #a9983340
@@ -28,6 +28,7 @@ from . import losses
 from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
 from .callbacks import adamw, encode, parameter_groups, schedule
 from .encoders import Model, blueprint, make_encoder, projection, restore
+from .saved import built, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, weight_decay=.01, clip=1., warmup=.05, projection=256,
@@ -182,8 +183,9 @@ def facts(self: Trained) -> dict: # ready for JSON
     "All of a model but its weights."
     m, pairs = self.model, getattr(self.model.loss, 'cooccurrence', None) # GMA-SCL weighs by them
     data = dict(dataset=self.ds and self.ds.name, data_sha256=self.ds and self.ds.sha256, share=self.share)
+    pairs = None if pairs is None else pairs.tolist()
     sizes = dict(n_labels=len(m.label_counts), label_counts=m.label_counts, n_instances=m.n_instances)
-    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=None if pairs is None else pairs.tolist(), **sizes,
+    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=pairs, **sizes,
                 encoder=blueprint(m.encoder), weights_sha256=m.encoder.weights_sha256, settings=self.settings,
                 seed=self.seed, history=self.history, best_epoch=self.best_epoch)
 

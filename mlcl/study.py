@@ -187,7 +187,8 @@ def versions(encoder: str = '' # specification of the encoder, whose own library
     return dict(python=platform.python_version(), mlcl=mlcl.__version__, **{k: version(v) for k, v in libs.items()})
 
 # %% ../nbs/45_study.ipynb #d1b20002
-DECIDES = ('data.py', 'labels.py', 'losses/*.py', 'metrics.py', 'models.py', 'text.py', 'vision.py', 'learner.py', 'probe.py')
+DECIDES = ('data/*.py', 'labels.py', 'losses/*.py', 'metrics.py', 'encoders/*.py', 'callbacks.py', 'learner.py', 'linear.py', 'probe.py',
+           'thresholds.py')
 
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout
@@ -256,10 +257,10 @@ def _finetuned(trained, ys, exp):
     "The readout `finetune`: the whole encoder is trained further with BCE; one threshold from validation data."
     from mlcl.learner import train
     from mlcl.metrics import tune_threshold
-    from mlcl.probe import _thresholded
-    more = train(trained.ds, 'bce', exp.encoder, trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
+    from mlcl.thresholds import thresholded
+    more = train(trained.ds, exp.encoder, 'bce', trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
     p = {k: more.outputs(k)['own'] for k in ys}
-    return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
+    return thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
 
 # %% ../nbs/45_study.ipynb #ee29f1b5
 def readouts(trained, # from `mlcl.learner.train`
@@ -358,7 +359,7 @@ def run(exp: Experiment # what to train
     ds = load(exp.dataset, **s['data'])
     clock('load')
     settings = {k: v for k, v in s.items() if k not in (*SETTINGS, 'finetune')}
-    trained = train(ds, exp.loss, exp.encoder, settings, share=exp.fraction, seed=exp.seed)
+    trained = train(ds, exp.encoder, exp.loss, settings, share=exp.fraction, seed=exp.seed)
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None

@@ -171,7 +171,8 @@ def frozen_features(ds, # a data set of images
     "Features of all pictures from a frozen backbone, computed once and stored as float16."
     net = Backbone(name, size=size).eval()
     said = name.replace(':', '-').replace('/', '-')
-    return stored(f'{ds.name}-{said}-{_fingerprint(ds, net)[:16]}.npz', lambda: _run(net, Squares(ds.x, net.size)), cache)
+    file = f'{ds.name}-{said}-{_fingerprint(ds, net)[:16]}.npz'
+    return stored(file, lambda: _run(net, Squares(ds.x, net.size)), cache)
 
 # %% ../../nbs/74_networks.ipynb #0cd7a7b1
 @register_encoder('tv')
