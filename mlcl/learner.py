@@ -7,11 +7,11 @@ __all__ = ['DEFAULTS', 'complete', 'make_model', 'make_learner', 'device', 'Trai
 
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json, warnings
+from functools import partial
 import numpy as np, torch
 from pathlib import Path
 from fastcore.basics import num_cpus, patch
 from torch import nn
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 # %% ../nbs/41_learner.ipynb #a9983340
@@ -28,6 +28,7 @@ from . import losses
 from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
 from .callbacks import adamw, encode, parameter_groups, schedule
 from .encoders import Model, blueprint, make_encoder, projection, restore
+from .saved import built, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, weight_decay=.01, clip=1., warmup=.05, projection=256,
@@ -220,16 +221,10 @@ def load_trained(path, # what `save` wrote
                  ds=None # the data set, for `outputs`; without it, `predict` works
     ) -> Trained: # without Learner
     "Load a model; runs no code from the file."
-    path = Path(path)
-    with safe_open(path if path.suffix == '.safetensors' else path/'model.safetensors', 'pt') as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-        meta = json.loads((f.metadata() or {}).get('mlcl') or (path/'model.json').read_text())
-    if meta.get('format') != 'mlcl 1':
-        raise ValueError(f"path: expected a model of format 'mlcl 1', got {meta.get('format')!r}")
+    tensors, meta = read_saved(path)
     last = {k: v for k, v in tensors.items() if not k.startswith(('best.', 'extra.'))}
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}
-    model = _rebuild(meta)
-    model.load_state_dict(last)
+    model = built(partial(_rebuild, meta), last)
     share, seed = meta['share'], meta['seed']
     if ds is not None: ds = dataclasses.replace(ds, splits=ds.splits | dict(train=ds.indices('train', share, seed)))
     res = Trained(model, ds, meta['encoder']['spec'], meta['loss'], meta['settings'], share, seed, meta['history'],

@@ -118,7 +118,8 @@ def _load(arg):
     try: from transformers import AutoModel, AutoTokenizer
     except ImportError as e: raise ImportError("hf: needs transformers; install mlcl[text]") from e
     where, how = str(local_weights(arg) or arg), dict(attn_implementation=_attention())
-    try: net, tok = AutoModel.from_pretrained(where, **how), AutoTokenizer.from_pretrained(where)
+    how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers
+    try: net, tok = AutoModel.from_pretrained(where, **how), AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except OSError as e:
         raise ConnectionError(f"hf:{arg}: neither a folder with a model nor reachable on the Hugging Face hub") from e
     tok.padding_side = 'right'
@@ -137,7 +138,7 @@ def _make(spec, tokenizer):
     config = AutoConfig.for_model(**{k: v for k, v in spec.items() if k not in ('transformers_version',)})
     tok = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer['json']), **tokenizer['special'])
     tok.padding_side = 'right'
-    return AutoModel.from_config(config, attn_implementation=_attention()), tok
+    return AutoModel.from_config(config, trust_remote_code=False, attn_implementation=_attention()), tok
 
 # %% ../../nbs/75_pretrained.ipynb #d59465df
 def tiny_roberta(folder, # where to save

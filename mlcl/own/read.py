@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'split_names', 'given_splits', 'read', 'checked', 'notes', 'found']
 
-# %% ../../nbs/80_read.ipynb #1df8a263
+# %% ../../nbs/80_read.ipynb #e87d682e
 import os, re
 from dataclasses import replace
 import numpy as np, pandas as pd
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..data import Dataset, digest, facts
 from ..data import split as stratify
 from .cells import as_text, cell_sets, count_unknown, label_matrix, missing, zero_one
-from .instances import dense, instances, kind_of, table_of, texts
+from .instances import aligned, dense, instances, kind_of, table_of, texts
 from .options import shown, whole
 from .pictures import Files, check_images
 from .tables import column_numbers, columns, read_arrays, unnamed
@@ -95,19 +95,12 @@ def _table_parts(data, text, images, features, labels, split, sep, encoding, all
     said = [f"columns without a name are left out: {', '.join(map(shown, left))}"] if left else []
     return name, x, y, t[part[0]] if part else None, used, said
 
-# %% ../../nbs/80_read.ipynb #1126155c
-def _aligned(x, y):
-    "`ValueError` where frames hold the same rows in another order."
-    a, b = getattr(x, 'index', None), getattr(y, 'index', None)
-    if not (isinstance(a, pd.Index) and isinstance(b, pd.Index)) or len(a) != len(b) or a.equals(b): return
-    if a.is_unique and b.is_unique and a.isin(b).all():
-        raise ValueError('data: expected X and y in the same order, got the same rows in another; use y.loc[X.index]')
-
+# %% ../../nbs/80_read.ipynb #65ce66da
 def _pair(data):
     "Instances and labels that are given as they are."
     if len(data) != 2: raise ValueError(f'data: expected a pair (X, y), got {len(data)} things')
     x, y = map(dense, data)
-    _aligned(x, y)
+    aligned(x, y)
     return texts(x) if kind_of(x) == 'text' else x, y
 
 # %% ../../nbs/80_read.ipynb #0025c171
