@@ -88,7 +88,7 @@ def _given(a, names): return {k: v for k in names if (v := getattr(a, k)) is not
 
 def compare(a: argparse.Namespace): # data, those of READING, losses, seeds, out, time_budget, jobs …
     "`mlcl compare DATA`: which loss to take for this data."
-    from mlcl.compare import compare, found, read
+    from mlcl.own import compare, found, read
     from mlcl.study import processes
     ds = read(a.data, **_given(a, READING))
     if a.check: return print(*found(ds), sep='\n')
@@ -99,7 +99,7 @@ def compare(a: argparse.Namespace): # data, those of READING, losses, seeds, out
 # %% ../nbs/48_cli.ipynb #c04c0ea7
 def train(a: argparse.Namespace): # data, those of READING, loss, out, seed, encoder …
     "`mlcl train DATA --out MODEL.safetensors`: train one loss, measure it on the test split, save it."
-    from mlcl.compare import MultiLabelClassifier, found, read
+    from mlcl.own import MultiLabelClassifier, found, read
     from mlcl.metrics import scores
     from mlcl.data import take
     ds = read(a.data, **_given(a, READING))
@@ -113,7 +113,7 @@ def train(a: argparse.Namespace): # data, those of READING, loss, out, seed, enc
 # %% ../nbs/48_cli.ipynb #84fa05be
 def predict(a: argparse.Namespace): # model, data, out, encoding
     "`mlcl predict MODEL DATA`: labels and probabilities as CSV."
-    from mlcl.compare import MultiLabelClassifier, predict_file
+    from mlcl.own import MultiLabelClassifier, predict_file
     predict_file(MultiLabelClassifier.load(a.model), a.data, a.encoding).to_csv(a.out or sys.stdout, index=False)
 
 # %% ../nbs/48_cli.ipynb #232c3c78
@@ -140,7 +140,7 @@ def _own(groups, name, f, about, **more):
 
 # %% ../nbs/48_cli.ipynb #4bed9ad7
 def _own_commands(groups):
-    more = dict(encoder='see `mlcl.models.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
+    more = dict(encoder='see `mlcl.encoders.make_encoder`', epochs='passes over the training data', lr='highest learning rate', batch_size='instances in a batch')
     q = _own(groups, 'compare', compare, 'which loss to take for your data', losses='names with commas between (default: all)', seeds='runs of each (default: 3)',
              out='folder of the report', time_budget='minutes', jobs='processes (default: one a core, one on a GPU)', **more)
     q.add_argument('--check', action='store_true', help='only read and check the data')

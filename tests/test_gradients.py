@@ -162,5 +162,5 @@ def test_watching_does_not_disturb_training():
 
     ds = mlcl.data.load("digits", n=100)
     settings = dict(epochs=2, batch_size=16, encoder=dict(widths=(4, 8), dropout=0.5))
-    seen, plain = observe(ds, "resnet", "reg", settings, seed=3, n_batches=2), train(ds, "reg", "resnet", settings, seed=3)
+    seen, plain = observe(ds, "resnet", "reg", settings, seed=3, n_batches=2), train(ds, "resnet", "reg", settings, seed=3)
     assert [h["train_loss"] for h in seen["history"]] == [h["train_loss"] for h in plain.history]

@@ -45,7 +45,7 @@ def test_shares_and_lengths_are_as_the_pages_say():
 
 def test_encoder_settings_of_all_studies():
     "What a study would refuse only after its start: names of augmentations."
-    from mlcl.vision import AUGMENTATIONS
+    from mlcl.encoders import AUGMENTATIONS
     names = {e.settings['encoder'].get('augment', 'none') for s in study.STUDIES for e in study.experiments(s)}
     assert names <= set(AUGMENTATIONS) and 'light' in names
 

@@ -28,7 +28,7 @@ def test_second_training_is_a_readout_of_its_own(smoke, results, monkeypatch):
     import mlcl.learner
     encoder, s = smoke
     train, calls = mlcl.learner.train, []
-    def spy(ds, loss, encoder, settings, **more): calls.append((loss, settings['epochs'], more.get('start'), t := train(ds, loss, encoder, settings, **more))); return t
+    def spy(ds, encoder, loss, settings, **more): calls.append((loss, settings['epochs'], more.get('start'), t := train(ds, encoder, loss, settings, **more))); return t
     monkeypatch.setattr(mlcl.learner, 'train', spy)
     plain, more = (Experiment('digits', encoder, 'reg', dict(s, **k)) for k in ({}, dict(finetune=1)))
     assert 'finetune' not in plain.settings and Experiment('digits', encoder, 'reg', dict(s, finetune=0)).id == plain.id != more.id
@@ -123,7 +123,8 @@ def test_scores_come_back(results):
 
 
 def test_a_new_readout_needs_no_training(second):
-    from mlcl.probe import shrunk_thresholds, tune_threshold
+    from mlcl.metrics import tune_threshold
+    from mlcl.thresholds import shrunk_thresholds
     exp, recs = second
     for r in recs:
         if r['split'] != 'test' or not r['readout'].startswith('proto'): continue

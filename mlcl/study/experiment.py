@@ -85,14 +85,11 @@ def _filled(what, given, defaults):
 # %% ../../nbs/60_experiment.ipynb #5ef8e6b5
 @cache
 def _encoder_options(spec, kind):
-    from mlcl.models import ENCODERS, choices
-    name, _, arg = spec.partition(':')
-    if spec.endswith(':frozen'): name = 'frozen'
-    if name not in ENCODERS or bool(arg) != (name in ('tv', 'hf', 'frozen')): one_of('encoder', spec, choices())
-    cls = ENCODERS[name]
+    from mlcl.encoders import encoder_class
+    cls, given = encoder_class(spec)
     if cls.kind != kind: raise ValueError(f'encoder: {spec!r} reads {cls.kind} data, not {kind} data')
-    skip = ('arg', 'backbone', 'x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer')
-    return defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip)
+    skip = ('x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer', *given)
+    return defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip), cls.later
 
 # %% ../../nbs/60_experiment.ipynb #fe554826
 HOW = ('tile', 'product') # options of a loss that say how to compute it
@@ -114,15 +111,16 @@ def _known(dataset, encoder, loss):
     one_of('dataset', dataset, list(SETS))
     one_of('loss', loss, list(LOSSES))
     probe = options(read_out, skip=('outputs', 'ys', 'loss_name', 'seed'))
-    data, encoder = options(SETS[dataset]['read']), _encoder_options(encoder, SETS[dataset]['kind'])
-    return dict(loss=_loss_options(LOSSES[loss])[0], encoder=encoder, data=data, probe=probe)
+    data = options(SETS[dataset]['read']) | dict(most=None)
+    encoder, later = _encoder_options(encoder, SETS[dataset]['kind'])
+    newer = dict(encoder={k: encoder[k] for k in later}, data=dict(most=None), loss=_loss_options(LOSSES[loss])[1])
+    return dict(loss=_loss_options(LOSSES[loss])[0], encoder=encoder, data=data, probe=probe), newer
 
 # %% ../../nbs/60_experiment.ipynb #59574dc4
-def _short(res, loss):
+def _short(res, newer):
     "Leave out what is named only where it differs."
-    from mlcl.losses import LOSSES
-    optional = _loss_options(LOSSES[loss])[1]
-    res['loss'] = {k: v for k, v in res['loss'].items() if k not in optional or v != optional[k]}
+    for part, values in newer.items():
+        res[part] = {k: v for k, v in res[part].items() if k not in values or v != values[k]}
     if not res['finetune']: del res['finetune']
     kind = res['probe'].pop('kind')
     one_of('settings.probe.kind', kind, ['grid', 'linear', 'both'])
@@ -133,18 +131,18 @@ def _short(res, loss):
 def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict:
     "`settings` with every default spelled out; unknown names raise `ValueError` with the choices."
     from mlcl.learner import DEFAULTS
-    known = _known(dataset, encoder, loss)
+    known, newer = _known(dataset, encoder, loss)
     res = _filled('settings', plain(settings), {**DEFAULTS, **SETTINGS, 'finetune': 0})
     res |= {k: _filled(f'settings.{k}', res[k], v) for k, v in known.items()}
     for c in res['checkpoints']: one_of('settings.checkpoints', c, ['last', 'best'])
-    return plain(_short(res, loss))
+    return plain(_short(res, newer))
 
 # %% ../../nbs/60_experiment.ipynb #38fce076
 @dataclass(frozen=True)
 class Experiment:
     "One training run, described completely."
     dataset: str  # a name that `mlcl.data.load` knows
-    encoder: str  # a specification that `mlcl.models.make_encoder` knows
+    encoder: str  # a specification that `mlcl.encoders.make_encoder` knows
     loss: str     # a key of `mlcl.losses.LOSSES`
     settings: dict = field(default_factory=dict) # what differs from the defaults; completed on construction
     fraction: float = 1. # share of the training set, in (0, 1]
@@ -183,8 +181,8 @@ def versions(encoder: str = '' # specification of the encoder, whose own library
     return dict(python=platform.python_version(), mlcl=mlcl.__version__, **{k: version(v) for k, v in libs.items()})
 
 # %% ../../nbs/60_experiment.ipynb #8518b4da
-DECIDES = ('labels.py', 'losses/*.py', 'scale/*.py', 'metrics.py', 'data.py', 'data/*.py', 'published.py', 'models.py',
-           'text.py', 'vision.py', 'encoders/*.py', 'learner.py', 'probe.py')
+DECIDES = ('labels.py', 'losses/*.py', 'scale/*.py', 'metrics.py', 'data/*.py', 'encoders/*.py', 'learner.py',
+           'callbacks.py', 'linear.py', 'probe.py', 'thresholds.py')
 
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout

@@ -72,11 +72,11 @@ def _finetuned(trained, ys, exp):
     "The readout `finetune`: the whole encoder is trained further with BCE; one threshold from validation data."
     from mlcl.learner import train
     from mlcl.metrics import tune_threshold
-    from mlcl.probe import _thresholded
+    from mlcl.thresholds import thresholded
     settings = trained.settings | dict(epochs=exp.settings['finetune'], loss={})
-    more = train(trained.ds, 'bce', exp.encoder, settings, seed=exp.seed, start=trained.model.encoder)
+    more = train(trained.ds, exp.encoder, 'bce', settings, seed=exp.seed, start=trained.model.encoder)
     p = {k: more.outputs(k)['own'] for k in ys}
-    return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
+    return thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
 
 # %% ../../nbs/61_run.ipynb #58531396
 def readouts(trained, # from `mlcl.learner.train`
@@ -168,7 +168,7 @@ def run(exp: Experiment # what to train
     ds = load(exp.dataset, **s['data'])
     clock('load')
     settings = {k: v for k, v in s.items() if k not in (*SETTINGS, 'finetune')}
-    trained = train(ds, exp.loss, exp.encoder, settings, share=exp.fraction, seed=exp.seed)
+    trained = train(ds, exp.encoder, exp.loss, settings, share=exp.fraction, seed=exp.seed)
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None
