@@ -220,7 +220,7 @@ def _from_parquet(self: Store, fields, some):
     tests = [(k, 'in', v) for k, v in some.items()]
     return from_table(pq.read_table(self.published, columns=self._columns(fields), filters=tests or None))
 
-# %% ../../nbs/62_store.ipynb #d838b221
+# %% ../../nbs/62_store.ipynb #80e8f307
 @patch
 def _ask(self: Store, sql, values=()):
     "Rows of the database; none where there is none."
@@ -230,14 +230,14 @@ def _ask(self: Store, sql, values=()):
         return db.execute(sql, values).fetchall() if made else []
 
 @patch
-def _from_sqlite(self: Store, fields, some, failed=0):
-    where, values = ['failed = ?'], [failed]
+def _from_sqlite(self: Store, fields, some, failed='0'):
+    where, values = [f'failed in ({failed})'], []
     for k, v in some.items():
         column = 'run' if k == 'run' else f"json_extract(record, '$.{k}')"
         where.append(f'{column} in ({", ".join("?"*len(v))})')
         values += v
     text = self._ask(f'select record from records where {" and ".join(where)} order by rowid', values)
-    recs = [r for r in (json.loads(t) for t, in text) if failed or r['run'] not in self._runs()]
+    recs = [r for r in (json.loads(t) for t, in text) if 'error' in r or r['run'] not in self._runs()]
     return recs if fields is None else [{k: v for k, v in r.items() if k in fields} for r in recs]
 
 # %% ../../nbs/62_store.ipynb #95568858
@@ -260,11 +260,11 @@ def records(self: Store,
         for k in some: one_of('field', k, known)
     return res
 
-# %% ../../nbs/62_store.ipynb #2fcff41f
+# %% ../../nbs/62_store.ipynb #a0a1d90c
 @patch
-def read(self: Store) -> list[dict]:
-    "All records, and after them those of failures."
-    return self.records() + self._from_sqlite(None, {}, failed=1)
+def read(self: Store, fields=None) -> list[dict]:
+    "All records, those of failures too, in the order in which they were written."
+    return self._from_parquet(fields, {}) + self._from_sqlite(fields, {}, '0, 1')
 
 @patch
 def has(self: Store, run: str # `Experiment.id`
@@ -275,7 +275,7 @@ def has(self: Store, run: str # `Experiment.id`
 @patch
 def failed(self: Store) -> dict: # run → its last error record
     "Runs that failed and have not succeeded since."
-    res = {r['run']: r for r in self._from_sqlite(None, {}, failed=1)}
+    res = {r['run']: r for r in self._from_sqlite(None, {}, '1')}
     return {k: r for k, r in res.items() if not self.has(k)} if res else {}
 
 # %% ../../nbs/62_store.ipynb #fcad88ab

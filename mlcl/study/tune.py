@@ -26,11 +26,12 @@ SPACE = dict( # loss → setting → choices; a loss without any tunes the learn
     focal=dict(gamma=(.5, 1., 2., 3.)), asl=dict(gamma_neg=(1., 2., 4.), gamma_pos=(0., 1.), margin=(0., .05)),
     twoway=dict(t_pos=(1., 2., 4.), t_neg=(1., 2.)), db=dict(gamma=(0., 1., 2.), kappa=(1., 2., 5.)))
 
-# %% ../../nbs/65_tune.ipynb #da83c488
+# %% ../../nbs/65_tune.ipynb #5535dc33
 def every_try(store: Store) -> dict: # (data set, loss) → run → (settings, validation Macro-F1; None for a failure)
-    "The tries that a store holds, failures last."
-    res, needed = {}, ['run', 'dataset', 'loss', 'settings', 'metrics']
-    for r in store.records(needed, readout='probe1') + list(store.failed().values()):
+    "The tries that a store holds, in order."
+    res = {}
+    for r in store.read(['run', 'dataset', 'loss', 'settings', 'readout', 'metrics', 'error']):
+        if 'error' not in r and r['readout'] != 'probe1': continue
         value = None if 'error' in r else r['metrics']['macro_f1']
         res.setdefault((r['dataset'], r['loss']), {})[r['run']] = r['settings'], value
     return res
