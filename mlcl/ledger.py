@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOGITS', 'EARLIER', 'MANY', 'FEW', 'ON_LOGITS', 'CONTRASTIVE', 'CLAIMS', 'PRIMARY', 'RATES', 'MAIN', 'MATCHED',
-           'READOUTS', 'READINGS', 'FIRST', 'Claim', 'sizes', 'embeds', 'by_readout', 'published', 'steady', 'evidence',
-           'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend', 'curves', 'by_time', 'ledger', 'decide',
-           'interval', 'in_words', 'standing', 'first_edition', 'rivals']
+           'READOUTS', 'READINGS', 'FIRST', 'Claim', 'sizes', 'embeds', 'by_readout', 'as_published', 'steady',
+           'evidence', 'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend', 'curves', 'by_time', 'ledger',
+           'decide', 'interval', 'in_words', 'standing', 'first_edition', 'rivals']
 
 # %% ../nbs/90_ledger.ipynb #394eea0b
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from .losses import LOSSES
 from .stats import _within, effect, effects, mean_interval
-from .verdicts import MARGIN, NOTHING, STRATA, VERDICTS, by_stratum, ends, holm, p_value, stratified, verdict, within
+from .verdicts import MARGIN, NOTHING, STRATA, VERDICTS, by_stratum, limits, holm, p_value, stratified, verdict, within
 
 # %% ../nbs/90_ledger.ipynb #a274621e
 @dataclass
@@ -71,9 +71,9 @@ def by_readout(name: str, c: Claim, study: str = ''): # a readout, or a pair for
     if study != 'matched': return READOUTS.get(name, name)
     return tuple('linear@projection|each' if name == 'second' and embeds(l) else probe for l in (c.a, c.others))
 
-# %% ../nbs/90_ledger.ipynb #ae1cbb0a
+# %% ../nbs/90_ledger.ipynb #9a12c527
 #| code-fold: true
-def published(c: Claim) -> Claim:
+def as_published(c: Claim) -> Claim:
     "The claim as the study tests it: REG, and ASL in the study's own setting."
     swap = tuple('asl1' if l == 'asl' else l for l in (LOGITS if c.others == ON_LOGITS else c.others))
     return replace(c, a='reg' if c.a == CONTRASTIVE else c.a, others=swap)
@@ -115,7 +115,7 @@ def entry(c: Claim, reading: str, t: pd.DataFrame, strata: bool = True, **more) 
 def row(c: Claim, stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> dict:
     "A claim's mean effect under one reading."
     check = 'last' if c.metric == 'grad_cv' else checkpoint
-    return entry(c, reading, evidence(published(c) if reading == 'as published' else c, stores, reading, check), strata)
+    return entry(c, reading, evidence(as_published(c) if reading == 'as published' else c, stores, reading, check), strata)
 
 # %% ../nbs/90_ledger.ipynb #1954729f
 #| code-fold: true
@@ -130,7 +130,7 @@ def slope(x, y, groups: int = 1) -> dict: # mean, se, df
 def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> dict:
     "C2b: change of REG − best loss on logits with each doubling of the number of labels, over data sets."
     c = Claim('C2b', 'the difference grows with the number of labels (a doubling)', 'reg', LOGITS)
-    t = evidence(published(c) if reading == 'as published' else c, stores, reading, checkpoint)
+    t = evidence(as_published(c) if reading == 'as published' else c, stores, reading, checkpoint)
     if t.empty or t.n_labels.nunique() < 3: return entry(c, reading, pd.DataFrame())
     kind = t.encoder.replace(STRATA) if strata else pd.Series('all', t.index)
     x, y = (v - v.groupby(kind).transform('mean') for v in (np.log2(t.n_labels), t['mean']))
@@ -219,7 +219,7 @@ def decide(t: pd.DataFrame, # from `ledger`
         both = {said[k] for k in READOUTS}
         agreed = both.pop() if len(both) == 1 else 'practically equal' if all(within(g.loc[k], equal) for k in READOUTS) else 'open'
         if not g.n_sets[one]: agreed = said['as published'] = 'open'
-        lower, upper = ends(g.loc[one], level)
+        lower, upper = limits(g.loc[one], level)
         rows[i] = dict(claim=g.claim[one], reading=one, effect=g['mean'][one], lower=lower, upper=upper, p=step.p_holm.get(i, p[i][one]), primary=i in held,
                        verdict=agreed, as_published=said['as published'], sets=g.sets[one], **{k: g[k][one] for k in ('n_sets', 'n_sources', 'n_seeds', 'n_records')})
     return pd.DataFrame(rows).T
@@ -229,7 +229,7 @@ def decide(t: pd.DataFrame, # from `ledger`
 def interval(r) -> str:
     "Effect and interval in words."
     if not np.isfinite(r['mean' if 'mean' in r else 'effect']): return '–'
-    mean, lower, upper = r['mean' if 'mean' in r else 'effect'], *((r['lower'], r['upper']) if 'lower' in r else ends(r))
+    mean, lower, upper = r['mean' if 'mean' in r else 'effect'], *((r['lower'], r['upper']) if 'lower' in r else limits(r))
     return f'{mean:+.3f} [{lower:+.3f}, {upper:+.3f}]' if np.isfinite(lower) else f'{mean:+.3f}'
 
 def in_words(d: pd.DataFrame, # from `decide`
