@@ -21,7 +21,8 @@ STRATA = {'mlp': 'feature vectors', 'bag': 'text from scratch', 'transformer': '
 def witnesses(table: pd.DataFrame # from `mlcl.stats.effects`
     ) -> pd.DataFrame: # a row a source: mean, stratum
     "Differences of sets that share a source, averaged."
-    t = pd.DataFrame(dict(mean=table['mean'], source=table.dataset.replace(SOURCES), stratum=table.encoder.replace(STRATA)))
+    names = dict(source=table.dataset.replace(SOURCES), stratum=table.encoder.replace(STRATA))
+    t = pd.DataFrame(dict(mean=table['mean'], **names))
     return t.groupby('source', sort=False).agg(mean=('mean', 'mean'), stratum=('stratum', 'first'))
 
 # %% ../nbs/98_verdicts.ipynb #4b63a2d3
@@ -129,8 +130,8 @@ def _grid(n: int = 24, # points for tau; omega has two thirds, rho a quarter of 
     ) -> tuple: # omega, tau, rho, (G,) each
     "Points in the middle of cells that have equal prior mass."
     def middle(k): return (np.arange(k) + .5)/k
-    axes = stats.halfnorm.ppf(middle(2*n//3), scale=scales['omega']), stats.halfnorm.ppf(middle(n), scale=scales['tau']), middle(n//4)
-    return tuple(v.ravel() for v in np.meshgrid(*axes, indexing='ij'))
+    omega, tau = (stats.halfnorm.ppf(middle(k), scale=scales[s]) for s, k in (('omega', 2*n//3), ('tau', n)))
+    return tuple(v.ravel() for v in np.meshgrid(omega, tau, middle(n//4), indexing='ij'))
 
 # %% ../nbs/98_verdicts.ipynb #ddd9b643
 def _known(table: pd.DataFrame # from `mlcl.stats.effects`
@@ -145,14 +146,15 @@ def _known(table: pd.DataFrame # from `mlcl.stats.effects`
 
 # %% ../nbs/98_verdicts.ipynb #e84337b4
 def _given(table, points, scales):
-    "For each point of the grid: its weight (G,), mean (G, J) and covariance (G, J, J) of the strata's means; and each stratum's share of the sources (J,)."
+    "Weight (G,) of each point, mean (G, J) and covariance (G, J, J) of the strata, and their shares of the sources (J,)."
     (omega, tau, rho), y = (p[:, None, None] for p in points), table['mean'].to_numpy(float)
-    kind, source = (pd.factorize(table[k].replace(names))[0] for k, names in (('encoder', STRATA), ('dataset', SOURCES)))
+    kind, source = (pd.factorize(table[k].replace(to))[0] for k, to in (('encoder', STRATA), ('dataset', SOURCES)))
     z, same = np.eye(kind.max() + 1)[kind], source[:, None] == source
     noise = tau**2*(rho*same + (1 - rho)*np.eye(len(y))) + np.diag(_known(table))
     prior = scales['mu']**2 + omega**2*np.eye(z.shape[1])
     whole = noise + z@prior@z.T
-    fit, size = np.linalg.solve(whole, np.broadcast_to(y[:, None], (len(whole), len(y), 1))), np.linalg.slogdet(whole)[1]
+    fit = np.linalg.solve(whole, np.broadcast_to(y[:, None], (len(whole), len(y), 1)))
+    size = np.linalg.slogdet(whole)[1]
     like = -.5*((y[:, None]*fit).sum((1, 2)) + size)
     gain = prior@z.T
     weight = np.exp(like - like.max())
@@ -172,7 +174,7 @@ def hierarchical(table: pd.DataFrame, # from `mlcl.stats.effects`
                  margin: float = MARGIN, # what counts as practically equal
                  scales: dict = SCALES # of the priors
     ) -> dict: # mean, lower, upper; below, within, above: probabilities; new_lower, new_upper: of a new data set
-    "Posterior of a claim's mean difference, and of the difference on a new data set of the same mixture (@eq-marginal)."
+    "Posterior of a claim's mean difference, and of that on a new data set of the same mixture (@eq-marginal)."
     if not len(table): raise ValueError("table: expected the effect of at least one data set, got none")
     points = _grid(scales=scales)
     weight, kinds, cov, share = _given(table, points, scales)
@@ -180,5 +182,6 @@ def hierarchical(table: pd.DataFrame, # from `mlcl.stats.effects`
     below, above = weight@stats.norm.cdf((-margin - mean)/sd), weight@stats.norm.sf((margin - mean)/sd)
     each = np.sqrt(np.einsum('gjj->gj', cov) + points[1][:, None]**2) # of a new set, by stratum
     new = _quantiles((weight[:, None]*share).ravel(), kinds.ravel(), each.ravel())
-    said = dict(zip(('lower', 'upper'), _quantiles(weight, mean, sd))) | dict(below=below, within=1 - below - above, above=above)
+    lower, upper = _quantiles(weight, mean, sd)
+    said = dict(lower=lower, upper=upper, below=below, within=1 - below - above, above=above)
     return {k: float(v) for k, v in dict(mean=weight@mean, **said, new_lower=new[0], new_upper=new[1]).items()}
