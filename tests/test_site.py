@@ -146,7 +146,8 @@ CLASS = "class A: pass\n@patch\ndef g(self: A): pass\ndef _h(): pass"
     ("markdown", "## Paints", None), ("markdown", "## Paint {#x}", None),
     ("code", PLOT, [FOLDED.format("Code of the figure", PLOT)]), ("code", IMPORT, [FOLDED.format("Imports", IMPORT)]),
     ("code", "plot()", None), ("code", "import a\nplot()", None),
-    ("code", f"#| label: tbl-a\n#| echo: false\n{PLOT}", None), ("code", f"#| code-fold: show\n{PLOT}", None), ("code", "#| echo: false\nf()", ["## A"]), # as a part of the page
+    ("code", f"#| label: tbl-a\n#| echo: false\n{PLOT}", None),
+    ("code", f"#| code-fold: show\n{PLOT}", None), ("code", "#| echo: false\nf()", ["## A"]), # as a part of the page
     ("code", f"#| exports\n{CLASS}", ["[A]{#a .symbol} [A.g]{#a.g .symbol}", CLASS]),
     ("code", "#| hide\nf()", []), ("code", "#| export\nf()", [])])
 def test_what_becomes_of_a_cell(tmp_path, kind, source, becomes):

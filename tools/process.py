@@ -66,7 +66,8 @@ def as_markdown(cell):
     for out in cell.get("outputs", []):
         if "text/html" not in out.get("data", {}): continue
         text = re.sub(r"<style scoped>.*?</style>", "", "".join(out.data["text/html"]), flags=re.S)
-        out.data = {"text/markdown": div(".table-box", fence(aligned(text) if "dataframe" in text else text, "=html"))}
+        html = fence(aligned(text) if "dataframe" in text else text, "=html")
+        out.data = {"text/markdown": div(".table-box", html) if "<table" in text else html}
 
 
 def aligned(text):
