@@ -170,9 +170,9 @@ def processed(path):
 def process():
     "All notebooks into `_proc/`, with what stands beside them, and the notebooks themselves for download."
     shutil.copytree(NBS, PROC, ignore=shutil.ignore_patterns(".*", "*.ipynb"), dirs_exist_ok=True)
-    shutil.copytree(NBS, PROC/"notebooks", ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")],
-                    dirs_exist_ok=True)
+    (PROC/"notebooks").mkdir(exist_ok=True)
     for path in sorted(NBS.glob("*.ipynb")):
+        shutil.copy(path, PROC/"notebooks")
         nb = processed(path)
         if path.name != GLOSSARY: define(nb, glossary())
         nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))

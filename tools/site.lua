@@ -5,7 +5,6 @@ local CALLOUTS = {note = true, tip = true, warning = true, caution = true, impor
 local html, count, refs = FORMAT:match 'html', {}, {}
 
 local function warn(text) io.stderr:write('[WARNING] ' .. text .. '\n') end
-local function raw(text) return pandoc.RawBlock('html', text) end
 local function kind(id) return NAMES[id:match '^(%a+)%-' or ''] and id:match '^(%a+)%-' end
 
 local function register(id)
@@ -81,8 +80,8 @@ local structure = {
     local type = d.classes[1] and d.classes[1]:match '^callout%-(%a+)$'
     if CALLOUTS[type] and html then return callout(d, type) end
     if d.classes:includes 'fold' and html then
-      local start = raw('<details class="code-fold"><summary>' .. d.attributes.summary .. '</summary>')
-      return pandoc.Blocks{start} .. d.content .. {raw '</details>'}
+      local start = '<details class="code-fold"><summary>' .. d.attributes.summary .. '</summary>'
+      return pandoc.Blocks{pandoc.RawBlock('html', start)} .. d.content .. {pandoc.RawBlock('html', '</details>')}
     end
     if d.classes:includes 'captioned' and d.content[#d.content].t == 'Para' then
       local caption, k = numbered(d.identifier, d.content:remove().content), kind(d.identifier)
