@@ -18,7 +18,7 @@ from process import HEAD, NBS, PROC, ROOT, div, fence, options, plain_text, proc
 TOOLS = ROOT/"tools"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 ORDER = ["text/markdown", *IMAGES, "text/latex", "text/plain"]
-PANDOC = "It is rendered by pandoc, without Quarto's menus, sitemap and previews: `pip install quarto-cli` brings Quarto."
+PANDOC = "Rendered by pandoc, without Quarto's menus, sitemap and previews: `pip install quarto-cli` brings Quarto."
 
 
 # One notebook as Markdown
@@ -186,6 +186,7 @@ def llms():
     "The text of llms.txt: what the site is, and its pages by subject, with their subtitles."
     fronts, first = fronts_of(), read_nb(PROC/"index.ipynb").cells
     about = "\n\n".join(c.source for c in first if c.cell_type == "markdown").split("\n## ")[0]
+    about = re.sub(r"(?m)^:::.*", "", about)
     says = fronts["index.ipynb"]["description"]
     lines = [f"# {get_config().title}", f"> {says}", " ".join(plain_text(about).split())]
     for part, names in navigation():
