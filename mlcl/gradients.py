@@ -49,7 +49,7 @@ def forces(loss, # a `ContrastiveLoss`
     with torch.enable_grad():
         x = s.detach().requires_grad_()
         rows = row_loss(x, w, loss.temperature, me, log_mult.detach(), loss.drop_repulsion, loss.apart)
-        force = -torch.autograd.grad(rows.sum()/n, x)[0]
+        force = -torch.autograd.grad(rows.sum(), x)[0] / n
     mine = [sum(len(b.labels) for b in bs if b.embeddings is embeddings) for bs in (anchors, refs)]
     return Field(s, sigma, w, law, force, sets, tuple(mine), loss.temperature)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOGITS', 'EARLIER', 'MANY', 'FEW', 'ON_LOGITS', 'CONTRASTIVE', 'CLAIMS', 'PRIMARY', 'RATES', 'MAIN', 'MATCHED',
-           'READOUTS', 'READINGS', 'FIRST', 'Claim', 'sizes', 'embeds', 'by_readout', 'published', 'steady', 'evidence',
-           'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend', 'curves', 'by_time', 'ledger', 'decide',
-           'interval', 'in_words', 'standing', 'first_edition', 'rivals']
+           'READOUTS', 'READINGS', 'FIRST', 'Claim', 'sizes', 'embeds', 'by_readout', 'as_published', 'steady',
+           'evidence', 'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend', 'curves', 'by_time', 'ledger',
+           'decide', 'interval', 'in_words', 'standing', 'at_first', 'first_edition', 'rivals']
 
 # %% ../nbs/90_ledger.ipynb #394eea0b
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from .losses import LOSSES
 from .stats import _within, effect, effects, mean_interval
-from .verdicts import MARGIN, NOTHING, STRATA, VERDICTS, by_stratum, ends, holm, p_value, stratified, verdict, within
+from .verdicts import MARGIN, NOTHING, STRATA, VERDICTS, by_stratum, limits, holm, p_value, stratified, verdict, within
 
 # %% ../nbs/90_ledger.ipynb #a274621e
 @dataclass
@@ -41,10 +41,12 @@ CLAIMS = [
     Claim('C5', 'the regulariser itself helps: REG − WREG', 'reg', ('wreg',), matched=True),
     Claim('C8a', 'part is optimisation: PROTO − BCE', 'proto', ('bce',), matched=True),
     Claim('C8b', 'part is label interaction: REG − PROTO', 'reg', ('proto',), matched=True),
-    Claim('C8c', "PROTO's gradient norm varies less than BCE's (coefficient of variation)", 'proto', ('bce',), -1, 'grad_cv', matched=True),
+    Claim('C8c', "PROTO's gradient norm varies less than BCE's (coefficient of variation)", 'proto', ('bce',), -1, 'grad_cv',
+          matched=True),
     *[Claim(f'C9{c}', f'ABALONE beats base on {b} labels', 'abalone', ('base',), metric=f'macro_f1_{b}', matched=True)
       for c, b in zip('abc', ('tail', 'middle', 'head'))],
-    Claim('C10', 'prototypes carry tail labels: WREG − MulSupCon', 'wreg', ('mulsupcon',), metric='macro_f1_tail', matched=True)]
+    Claim('C10', 'prototypes carry tail labels: WREG − MulSupCon', 'wreg', ('mulsupcon',), metric='macro_f1_tail',
+          matched=True)]
 PRIMARY = ('C1', 'C2a', 'C3', 'C4', 'C5', 'C8a', 'C8b', 'C9a') # corrected together
 RATES = ('C2b', 'C2c', 'C6a', 'C6b', 'C8c') # slopes and a ratio: a margin in units of a score means nothing for them
 
@@ -71,9 +73,9 @@ def by_readout(name: str, c: Claim, study: str = ''): # a readout, or a pair for
     if study != 'matched': return READOUTS.get(name, name)
     return tuple('linear@projection|each' if name == 'second' and embeds(l) else probe for l in (c.a, c.others))
 
-# %% ../nbs/90_ledger.ipynb #ae1cbb0a
+# %% ../nbs/90_ledger.ipynb #9a12c527
 #| code-fold: true
-def published(c: Claim) -> Claim:
+def as_published(c: Claim) -> Claim:
     "The claim as the study tests it: REG, and ASL in the study's own setting."
     swap = tuple('asl1' if l == 'asl' else l for l in (LOGITS if c.others == ON_LOGITS else c.others))
     return replace(c, a='reg' if c.a == CONTRASTIVE else c.a, others=swap)
@@ -81,9 +83,9 @@ def published(c: Claim) -> Claim:
 # %% ../nbs/90_ledger.ipynb #2445e43e
 #| code-fold: true
 def steady(records) -> list: # records with the metric `grad_cv`
-    "Learning curves as records of one number: standard deviation by mean of the gradient's norm in an epoch, mean over epochs."
+    "Learning curves as records of one number: the gradient norm's standard deviation by its mean, averaged over epochs."
     curves = [r for r in records if r['readout'] == 'online' and r.get('history')]
-    cv = lambda r: float(np.mean([h['grad_norm_std']/h['grad_norm'] for h in r['history'] if h['grad_norm'] > 0] or [0.]))
+    def cv(r): return float(np.mean([h['grad_norm_std']/h['grad_norm'] for h in r['history'] if h['grad_norm'] > 0] or [0.]))
     return [dict(r, split=s, metrics=dict(grad_cv=v)) for r in curves for v in [cv(r)] for s in ('val', 'test')]
 
 # %% ../nbs/90_ledger.ipynb #a3205931
@@ -99,23 +101,31 @@ def evidence(c: Claim,
         n, held = sizes(stores[study]), {r['loss'] for r in stores[study]}
         others = [l for l in c.others if l in held] if usual else c.others
         names = [d for d, k in n.items() if c.sets[0] <= k <= c.sets[1] and d not in seen]
-        recs = steady(stores[study]) if c.metric == 'grad_cv' else [r for r in stores[study] if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
-        t = effects(recs, c.a, others, names, metric=c.metric, readout=by_readout(reading, c, study), checkpoint=checkpoint) if names and others else pd.DataFrame()
-        if len(t := t[t.n_seeds > 1] if len(t) else t): parts.append(t.assign(study=study, n_labels=t.dataset.map(n))); seen |= set(t.dataset)
+        if not names or not others: continue
+        recs = steady(stores[study]) if c.metric == 'grad_cv' else stores[study]
+        recs = [r for r in recs if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
+        how = dict(metric=c.metric, readout=by_readout(reading, c, study), checkpoint=checkpoint)
+        t = effects(recs, c.a, others, names, **how)
+        if not len(t) or not (t.n_seeds > 1).any(): continue
+        t = t[t.n_seeds > 1]
+        parts.append(t.assign(study=study, n_labels=t.dataset.map(n)))
+        seen |= set(t.dataset)
     return pd.concat(parts).sort_values('n_labels', kind='stable', ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/90_ledger.ipynb #8ca65e87
 #| code-fold: true
 def entry(c: Claim, reading: str, t: pd.DataFrame, strata: bool = True, **more) -> dict:
     "A row of the ledger from the effects of data sets."
-    r = dict(id=c.id, claim=c.text, reading=reading, sign=c.sign, give=c.give, sets=', '.join(t.dataset) if len(t) else '')
+    r = dict(id=c.id, claim=c.text, reading=reading, sign=c.sign, give=c.give)
+    r |= dict(sets=', '.join(t.dataset) if len(t) else '')
     ids = [i for ids in t.ids for i in ids] if len(t) else []
     return r | stratified(t, strata) | dict(ids=ids, n_records=len(set(ids)), table=t) | more
 
 def row(c: Claim, stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> dict:
     "A claim's mean effect under one reading."
     check = 'last' if c.metric == 'grad_cv' else checkpoint
-    return entry(c, reading, evidence(published(c) if reading == 'as published' else c, stores, reading, check), strata)
+    asked = as_published(c) if reading == 'as published' else c
+    return entry(c, reading, evidence(asked, stores, reading, check), strata)
 
 # %% ../nbs/90_ledger.ipynb #1954729f
 #| code-fold: true
@@ -130,7 +140,7 @@ def slope(x, y, groups: int = 1) -> dict: # mean, se, df
 def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> dict:
     "C2b: change of REG − best loss on logits with each doubling of the number of labels, over data sets."
     c = Claim('C2b', 'the difference grows with the number of labels (a doubling)', 'reg', LOGITS)
-    t = evidence(published(c) if reading == 'as published' else c, stores, reading, checkpoint)
+    t = evidence(as_published(c) if reading == 'as published' else c, stores, reading, checkpoint)
     if t.empty or t.n_labels.nunique() < 3: return entry(c, reading, pd.DataFrame())
     kind = t.encoder.replace(STRATA) if strata else pd.Series('all', t.index)
     x, y = (v - v.groupby(kind).transform('mean') for v in (np.log2(t.n_labels), t['mean']))
@@ -146,7 +156,7 @@ def trend(records: list,
           summary, # `fall` or `height`: linear in the curve
           c: Claim, reading: str = 'first', checkpoint: str = 'last'
     ) -> pd.DataFrame: # dataset, encoder, mean, lower, upper, n_seeds, ids
-    "One number for the curve of each seed, and their mean for each data set, with an interval over seeds and, where replicates are stored, test instances."
+    "One number for each seed's curve, and their mean by data set, with an interval over seeds and stored test replicates."
     rows, held = [], {}
     for r in records:
         if r['checkpoint'] == checkpoint: held.setdefault(r['dataset'], {}).setdefault(x(r), []).append(r)
@@ -155,23 +165,28 @@ def trend(records: list,
               for v, rs in sorted(parts.items()) if {c.a, *c.others} <= {r['loss'] for r in rs}}
         seeds = sorted(set.intersection(*[set(e['by_seed']) for e in at.values()])) if len(at) > 2 else ()
         if len(seeds) < 2: continue
-        weights, along = np.array([summary(list(at), e) for e in np.eye(len(at))]), lambda k: [[e[k].get(s) for e in at.values()] for s in seeds]
-        each, spread = np.array(along('by_seed'))@weights, along('spread')
-        noise = None if any(d is None for c in spread for d in c) else _within(each, np.einsum('x,sxn->sn', weights, np.array(spread)))
-        rows.append(dict(zip(('mean', 'lower', 'upper'), mean_interval(each, noise)), dataset=d, encoder=next(iter(at.values()))['encoder'], n_seeds=len(seeds), ids=[i for e in at.values() for i in e['ids']]))
+        weights = np.array([summary(list(at), e) for e in np.eye(len(at))])
+        def along(k): return [[e[k].get(s) for e in at.values()] for s in seeds]
+        each, spread, noise = np.array(along('by_seed'))@weights, along('spread'), None
+        if not any(d is None for c in spread for d in c): noise = _within(each, np.einsum('x,sxn->sn', weights, np.array(spread)))
+        ids, encoder = [i for e in at.values() for i in e['ids']], next(iter(at.values()))['encoder']
+        said = dict(zip(('mean', 'lower', 'upper'), mean_interval(each, noise)))
+        rows.append(said | dict(dataset=d, encoder=encoder, n_seeds=len(seeds), ids=ids))
     return pd.DataFrame(rows)
 
 # %% ../nbs/90_ledger.ipynb #34313fdb
 #| code-fold: true
-def curves(stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> list: # rows of the ledger
-    "C2c and C6."
-    share, top = (lambda r: np.log2(r['fraction'])), (lambda r: np.log2(r['settings']['data']['top']))
-    made = [(Claim('C2c', 'the same in one text set cut to fewer labels (a doubling)', 'reg', LOGITS), 'cut', top, fall)]
+def curves(stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> list:
+    "C2c and C6: rows of the ledger."
+    def share(r): return np.log2(r['fraction'])
+    def top(r): return np.log2(r['settings']['data']['top'])
+    fewer = ('bce', 'zlpr') if reading == 'as published' else LOGITS # the study's ASL is not in `cut`
+    made = [(Claim('C2c', 'the same in one text set cut to fewer labels (a doubling)', 'reg', fewer), 'cut', top, fall)]
     for a, b, o in (('a', 'c', 'zlpr'), ('b', 'd', 'bce')):
-        made += [(Claim(f'C6{a}', f'REG − {o.upper()} falls with more data (a doubling)', 'reg', (o,), -1), 'scarce', share, fall),
-                 (Claim(f'C6{b}', f'REG beats {o.upper()} on the mean over shares of the data', 'reg', (o,)), 'scarce', share, height)]
-    def rivals(c): return replace(c, others=('bce', 'zlpr')) if reading == 'as published' and c.others == LOGITS else c
-    return [entry(c, reading, trend(stores.get(s, ()), x, f, rivals(c), reading, checkpoint), strata) for c, s, x, f in made]
+        falls = Claim(f'C6{a}', f'REG − {o.upper()} falls with more data (a doubling)', 'reg', (o,), -1)
+        leads = Claim(f'C6{b}', f'REG beats {o.upper()} on the mean over shares of the data', 'reg', (o,))
+        made += [(falls, 'scarce', share, fall), (leads, 'scarce', share, height)]
+    return [entry(c, reading, trend(stores.get(s, ()), x, f, c, reading, checkpoint), strata) for c, s, x, f in made]
 
 # %% ../nbs/90_ledger.ipynb #540b5a47
 #| code-fold: true
@@ -180,10 +195,12 @@ def by_time(stores: dict, reading: str = 'first', checkpoint: str = 'last', stra
     c, sides = Claim('C7', 'long training: REG keeps gaining, ZLPR overfits', 'reg', ('zlpr',)), []
     for check in ('last', 'best'):
         some = [r for r in stores.get('long', ()) if r['settings']['epochs'] >= 400]
-        sides.append(effects(some, 'reg', ('zlpr',), readout=by_readout(reading, c), checkpoint=check) if some else pd.DataFrame())
+        how = dict(readout=by_readout(reading, c), checkpoint=check)
+        sides.append(effects(some, 'reg', ('zlpr',), **how) if some else pd.DataFrame())
     if sides[0].empty or sides[1].empty: return entry(c, reading, pd.DataFrame())
     t = sides[0].merge(sides[1], on='dataset', suffixes=('', '_best'))
-    t = t.assign(mean=t['mean'] - t.mean_best, lower=np.nan, upper=np.nan, ids=[[*i, *j] for i, j in zip(t.ids, t.ids_best)])
+    ids = [[*i, *j] for i, j in zip(t.ids, t.ids_best)]
+    t = t.assign(mean=t['mean'] - t.mean_best, lower=np.nan, upper=np.nan, ids=ids)
     return entry(c, reading, t, strata)
 
 # %% ../nbs/90_ledger.ipynb #708d1411
@@ -205,7 +222,7 @@ def ledger(stores: dict, # study → records
 #| code-fold: true
 def decide(t: pd.DataFrame, # from `ledger`
            primary: tuple = PRIMARY # claims that Holm's correction covers; none: no correction
-    ) -> pd.DataFrame: # a row a claim: the deciding reading, its effect and interval, p, evidence, the verdict, and that as published
+    ) -> pd.DataFrame: # a row a claim: the deciding reading, its effect, interval, p and evidence; the verdict; that as published
     "Both readings must agree; the one with the larger p-value is shown."
     pair = {i: g.set_index('reading') for i, g in t.groupby('id', sort=False)}
     p = {i: {k: p_value(g.loc[k], -g.sign[k]*g.give[k]) for k in READOUTS} for i, g in pair.items()}
@@ -216,30 +233,37 @@ def decide(t: pd.DataFrame, # from `ledger`
         level, equal = step.level.get(i, .95), 0. if i in RATES else MARGIN
         said = {k: verdict(g.loc[k], g.sign[k], g.give[k], level if k in READOUTS else .95, equal) for k in READINGS}
         one = max(READOUTS, key=p[i].get) # the first of two equal ones
-        both = {said[k] for k in READOUTS}
-        agreed = both.pop() if len(both) == 1 else 'practically equal' if all(within(g.loc[k], equal) for k in READOUTS) else 'open'
+        both, narrow = {said[k] for k in READOUTS}, all(within(g.loc[k], equal) for k in READOUTS)
+        agreed = both.pop() if len(both) == 1 else 'practically equal' if narrow else 'open'
         if not g.n_sets[one]: agreed = said['as published'] = 'open'
-        lower, upper = ends(g.loc[one], level)
-        rows[i] = dict(claim=g.claim[one], reading=one, effect=g['mean'][one], lower=lower, upper=upper, p=step.p_holm.get(i, p[i][one]), primary=i in held,
-                       verdict=agreed, as_published=said['as published'], sets=g.sets[one], **{k: g[k][one] for k in ('n_sets', 'n_sources', 'n_seeds', 'n_records')})
+        lower, upper = limits(g.loc[one], level)
+        rows[i] = dict(claim=g.claim[one], reading=one, effect=g['mean'][one], lower=lower, upper=upper,
+                       p=step.p_holm.get(i, p[i][one]), primary=i in held, verdict=agreed, as_published=said['as published'],
+                       **{k: g[k][one] for k in ('sets', 'n_sets', 'n_sources', 'n_seeds', 'n_records')})
     return pd.DataFrame(rows).T
 
 # %% ../nbs/90_ledger.ipynb #229347e1
 #| code-fold: true
 def interval(r) -> str:
     "Effect and interval in words."
-    if not np.isfinite(r['mean' if 'mean' in r else 'effect']): return '–'
-    mean, lower, upper = r['mean' if 'mean' in r else 'effect'], *((r['lower'], r['upper']) if 'lower' in r else ends(r))
+    mean = r['mean' if 'mean' in r else 'effect']
+    if not np.isfinite(mean): return '–'
+    lower, upper = (r['lower'], r['upper']) if 'lower' in r else limits(r)
     return f'{mean:+.3f} [{lower:+.3f}, {upper:+.3f}]' if np.isfinite(lower) else f'{mean:+.3f}'
 
 def in_words(d: pd.DataFrame, # from `decide`
              sets: bool = False # name the data sets as well?
     ) -> str: # a table in Markdown
     "The ledger as a table of text; primary claims in bold."
-    def evidence(r): return (f'{r.n_sets} set{"s"*int(r.n_sets > 1)}, ≥ {r.n_seeds} seeds' + (f', {r.n_records} records: {r.sets}' if sets else '')) if r.n_sets else '–'
-    def name(r): return f'**{r.Index}**' if r.primary else r.Index
-    rows = [f'| {name(r)} | {r.claim} | {interval(r._asdict())} | {r.p:.2g} | {evidence(r)} | {r.verdict} | {r.as_published} |' for r in d.itertuples()]
-    return '\n'.join(['| | claim | effect | p | evidence | verdict | as published |', '|--|------|----|--|-----|---|---|' if sets else '|--|------|----|--|---|---|---|', *rows])
+    def behind(r):
+        if not r.n_sets: return '–'
+        return f'{r.n_sets} set{"s"*int(r.n_sets > 1)}, ≥ {r.n_seeds} seeds' + f', {r.n_records} records: {r.sets}'*sets
+    def line(r):
+        name = f'**{r.Index}**' if r.primary else r.Index
+        cells = name, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r), r.verdict, r.as_published
+        return f"| {' | '.join(cells)} |"
+    widths = '|--|------|----|--|-----|---|---|' if sets else '|--|------|----|--|---|---|---|'
+    return '\n'.join(['| | claim | effect | p | evidence | verdict | as published |', widths, *map(line, d.itertuples())])
 
 # %% ../nbs/90_ledger.ipynb #d6b1f0a4
 #| code-fold: true
@@ -250,17 +274,23 @@ def standing(d: pd.DataFrame # from `decide`
 
 # %% ../nbs/90_ledger.ipynb #d9421cd1
 #| code-fold: true
-FIRST = [replace(c, a='reg' if c.a == CONTRASTIVE else c.a, others=LOGITS if c.others == ON_LOGITS else c.others, give=0., matched=False) for c in CLAIMS]
+def at_first(c: Claim) -> Claim:
+    "A claim as it was put at first."
+    sides = dict(a='reg', others=LOGITS) if c.a == CONTRASTIVE else {}
+    return replace(c, give=0., matched=False, **sides)
+
+FIRST = [at_first(c) for c in CLAIMS]
 
 def first_edition(stores: dict # study → records
     ) -> pd.DataFrame: # as from `decide`
-    "The claims as they were read at first: REG against the best of three, tuned sides throughout, no strata, no correction."
+    "The claims as read at first: REG against the best of three, tuned sides throughout, no strata, no correction."
     return decide(ledger(stores, claims=FIRST, strata=False), primary=())
 
 # %% ../nbs/90_ledger.ipynb #d1b37ab9
 #| code-fold: true
 def rivals(c: Claim, stores: dict, reading: str = 'first') -> dict: # comparison → as from `entry`
-    "A claim about families with other sides: the families, REG against each rival, REG against the best of three (the harder test)."
-    sides = {'best of six − best of six': c} | {f'REG − {l.upper()}': replace(c, a='reg', others=(l,)) for l in LOGITS}
+    "A claim about families, REG against each rival, and REG against the best of three, which is the harder test."
+    sides = {'best of six − best of six': c}
+    sides |= {f'REG − {l.upper()}': replace(c, a='reg', others=(l,)) for l in LOGITS}
     sides['REG − best of three'] = replace(c, a='reg', others=LOGITS)
     return {k: entry(s, reading, evidence(s, stores, reading)) for k, s in sides.items()}

@@ -245,8 +245,7 @@ def replicates(y, # (N, L) labels; NaN: unknown
                metric: str = 'macro_f1' # 'micro_f1', 'macro_f1', 'hamming', 'map' or 'lrap'
     ) -> np.ndarray: # (n,) the metric on each resample
     "A metric on every resample."
-    choices = ('micro_f1', 'macro_f1', 'hamming', 'map', 'lrap')
-    if not isinstance(metric, str) or metric not in choices:
+    if metric not in (choices := ['micro_f1', 'macro_f1', 'hamming', 'map', 'lrap']):
         raise ValueError(f"metric: expected one of {choices}, got {metric!r}")
     y, p, known = (_check if metric in ('map', 'lrap') else _check_pred)(y, p)
     if np.ndim(counts) != 2 or np.shape(counts)[1] != len(y):

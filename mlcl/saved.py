@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['MODEL_TYPES', 'REFUSED', 'check_network', 'Saved', 'read_saved', 'built']
 
-# %% ../nbs/39_saved.ipynb #951f768a
-import inspect, json, re
+# %% ../nbs/39_saved.ipynb #28f8a171
+import json, re
 import torch
 from pathlib import Path
 from typing import Annotated, Literal
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
 from safetensors import SafetensorError, safe_open
 from .encoders.features import ENCODERS
 from .losses import LOSSES
 
-# %% ../nbs/39_saved.ipynb #716a2682
+# %% ../nbs/39_saved.ipynb #9fcdb963
 COUNT = Annotated[int, Field(ge=1, le=10**8)]
 
 def _typed(p):
@@ -30,16 +30,16 @@ def config_schema(name: str # of an encoder
     fields = {k: _typed(p) for k, p in ENCODERS[name].options.items() if k not in ('self', 'vocab')}
     if 'vocab' in ENCODERS[name].options: fields['vocab'] = Words, ...
     if name == 'hf': fields |= dict(spec=(dict, ...), tokenizer=(Tokenizer, ...))
-    return create_model(name, __config__=ConfigDict(extra='forbid'), **fields)
+    return create_model(name, __config__=ConfigDict(extra='forbid', strict=True), **fields)
 
-# %% ../nbs/39_saved.ipynb #3eed55f9
-class Words(BaseModel, extra='forbid'):
+# %% ../nbs/39_saved.ipynb #e5ce76f2
+class Words(BaseModel, extra='forbid', strict=True):
     "The vocabulary of an encoder of texts."
     tokens: list[str]
     idf: list[FiniteFloat]
     bigrams: bool = False
 
-class Tokenizer(BaseModel, extra='forbid'):
+class Tokenizer(BaseModel, extra='forbid', strict=True):
     "A tokenizer as JSON, and its special tokens."
     json_: str = Field(alias='json')
     special: dict[Annotated[str, Field(pattern='^[a-z]+_token$')], str]
@@ -60,8 +60,8 @@ def check_network(spec: dict # the configuration of a Hugging Face network
     if bad: raise ValueError(f'encoder: expected settings that {kind} has, got {bad[0]!r:.60}')
     return {k: v for k, v in spec.items() if k in known and k != 'transformers_version'}
 
-# %% ../nbs/39_saved.ipynb #19c17c54
-class Encoder(BaseModel, extra='forbid'):
+# %% ../nbs/39_saved.ipynb #901e6e7e
+class Encoder(BaseModel, extra='forbid', strict=True):
     "Which encoder, and how it is made."
     name: str
     spec: str
@@ -70,23 +70,27 @@ class Encoder(BaseModel, extra='forbid'):
     @model_validator(mode='after')
     def known(self):
         "The configuration fits the encoder."
-        if self.name not in ENCODERS: raise ValueError(f"expected an encoder among {', '.join(ENCODERS)}, got {self.name!r:.60}")
+        if self.name not in ENCODERS:
+            raise ValueError(f"expected an encoder among {', '.join(ENCODERS)}, got {self.name!r:.60}")
         config_schema(self.name).model_validate(self.config)
         if 'pretrained' in self.config: self.config['pretrained'] = False # the weights are in the file
         if self.name == 'hf': self.config['spec'] = check_network(self.config['spec'])
+        if self.name == 'frozen_text' and not re.fullmatch(r'[\w.-]+/[\w.-]+', self.config['arg']):
+            raise ValueError(f"expected the name of a network on the hub, got {self.config['arg']!r:.60}")
         return self
 
-# %% ../nbs/39_saved.ipynb #79321e90
-LABEL = str | int | float | bool
+# %% ../nbs/39_saved.ipynb #a5aa5345
+LABEL = str | int | FiniteFloat | bool
+SEED = Annotated[int, Field(ge=0, lt=2**32)]
 
-class Note(BaseModel, extra='forbid'):
+class Note(BaseModel, extra='forbid', strict=True):
     "What a classifier adds."
     params: dict
     classes: Annotated[list[LABEL], Field(min_length=2)]
-    readout: str
+    readout: Annotated[str, Field(pattern=r'^[\w@.|:]{1,40}$')]
     kind: Literal['features', 'text', 'image']
     columns: dict[Literal['text', 'images', 'features'], str | list[str]]
-    seed: int
+    seed: SEED
     n_features: COUNT | None = None
     feature_names: list[str] | None = None
 
@@ -96,94 +100,133 @@ class Note(BaseModel, extra='forbid'):
         if len({str(c) for c in self.classes}) < len(self.classes): raise ValueError('expected different classes')
         return self
 
-# %% ../nbs/39_saved.ipynb #e505be02
-class Saved(BaseModel):
+# %% ../nbs/39_saved.ipynb #e4da6d49
+class Settings(BaseModel, strict=True):
+    "How it was trained."
+    epochs: COUNT
+    batch_size: COUNT
+    lr: Annotated[FiniteFloat, Field(gt=0)]
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)]
+    clip: Annotated[float, Field(gt=0)]
+    warmup: Annotated[FiniteFloat, Field(ge=0, lt=1)]
+    projection: Annotated[int, Field(ge=1, le=10**5)]
+    precision: Literal['auto', 'fp32', 'fp16', 'bf16']
+    loss: dict
+    encoder: dict
+
+# %% ../nbs/39_saved.ipynb #f183a9b2
+class Saved(BaseModel, strict=True):
     "What the file of a model says of it; further facts are ignored."
     format: Literal['mlcl 1']
     loss: Literal[tuple(LOSSES)]
     encoder: Encoder
     n_labels: COUNT
     label_counts: list[Annotated[int, Field(ge=0)]]
-    settings: dict
-    share: Annotated[float, Field(gt=0, le=1)] = 1.
-    seed: int = 0
-    n_instances: int | None = None
+    settings: Settings
+    share: Annotated[float, Field(gt=0, le=1)]
+    seed: SEED
+    history: list[dict]
+    best_epoch: COUNT | None
+    n_instances: COUNT | None = None
+    dataset: str | None = None
+    data_sha256: str | None = None
+    weights_sha256: str | None = None
     cooccurrence: list[list[FiniteFloat]] | None = None
     note: Note | None = None
 
     @model_validator(mode='after')
     def sizes(self):
         "Everything is there for each label."
-        n, p = self.n_labels, self.settings.get('projection')
+        n, pairs = self.n_labels, self.cooccurrence or []
         if len(self.label_counts) != n: raise ValueError(f'expected counts of {n} labels, got {len(self.label_counts)}')
-        if self.note and len(self.note.classes) != n: raise ValueError(f'expected {n} classes, got {len(self.note.classes)}')
-        if type(p) is not int or not 1 <= p <= 10**5: raise ValueError('settings: expected a projection of 1 to 100000')
-        if not isinstance(self.settings.get('loss'), dict): raise ValueError('settings: expected those of the loss')
+        if self.note and len(self.note.classes) != n:
+            raise ValueError(f'expected {n} classes, got {len(self.note.classes)}')
+        if pairs and {len(pairs), *map(len, pairs)} != {n}: raise ValueError(f'cooccurrence: expected {n} × {n}')
         return self
 
-# %% ../nbs/39_saved.ipynb #44504c63
+# %% ../nbs/39_saved.ipynb #2ec1a794
+WHOLE = ('num_batches_tracked', 'position_ids', 'token_type_ids') # the ends of names of tensors of whole numbers
+
 def _check_tensors(tensors, facts):
     "`ValueError` where a tensor cannot be part of such a model."
     for k, t in tensors.items():
-        if not t.is_floating_point() and not k.endswith('num_batches_tracked'):
+        if not t.is_floating_point() and not k.endswith(WHOLE):
             raise ValueError(f'{k}: expected floating-point numbers, got {str(t.dtype).removeprefix("torch.")}')
         if not torch.isfinite(t).all(): raise ValueError(f'{k}: expected finite numbers')
-    if facts.note is not None: _check_probe({k.removeprefix('extra.'): t for k, t in tensors.items() if k.startswith('extra.')}, facts.n_labels)
+        if k.startswith('best.') and getattr(tensors.get(k[5:]), 'shape', None) != t.shape:
+            raise ValueError(f'{k}: expected the size of {k[5:]}')
+    more = {k.removeprefix('extra.'): t for k, t in tensors.items() if k.startswith('extra.')}
+    if facts.note is not None: _check_readout(more, facts.n_labels)
 
-def _check_probe(t, n):
+def _check_readout(t, n):
     "Thresholds, and a probe if there is one."
-    if 'thresholds' not in t or t['thresholds'].shape != (n,): raise ValueError(f'thresholds: expected one for each of {n} labels')
-    if (t['thresholds'] < 0).any() or (t['thresholds'] > 1).any(): raise ValueError('thresholds: expected numbers in [0, 1]')
-    if set(t) == {'thresholds'}: return
-    if set(t) != {'thresholds', 'weight', 'mean', 'factor'}: raise ValueError(f'probe: got the tensors {", ".join(sorted(t))}')
-    w, d = t['weight'], len(t['mean'].ravel())
-    if w.ndim != 4 or w.shape[0] != 1 or w.shape[2:] != (n, d + 1) or t['mean'].shape != (d,) or t['factor'].shape != (d,):
-        raise ValueError(f'probe: the sizes {tuple(w.shape)}, {tuple(t["mean"].shape)}, {tuple(t["factor"].shape)} do not fit')
+    cut = t.get('thresholds', torch.empty(0))
+    if cut.shape != (n,): raise ValueError(f'thresholds: expected one for each of {n} labels, got {cut.numel()}')
+    if (cut < 0).any() or (cut > 1).any(): raise ValueError('thresholds: expected numbers in [0, 1]')
+    if set(t) not in ({'thresholds'}, {'thresholds', 'weight', 'mean', 'factor'}):
+        raise ValueError(f'probe: expected weight, mean and factor, got the tensors {", ".join(sorted(t))}')
+    if 'weight' not in t: return
+    shapes, d = [tuple(t[k].shape) for k in ('weight', 'mean', 'factor')], t['mean'].numel()
+    if len(shapes[0]) != 4 or shapes != [(1, shapes[0][1], n, d + 1), (d,), (d,)]:
+        raise ValueError(f'probe: sizes that do not fit one another: {shapes}')
 
-# %% ../nbs/39_saved.ipynb #bb00d090
-BROKEN = (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, MemoryError, OverflowError, KeyError)
+# %% ../nbs/39_saved.ipynb #4b6e31b9
+BROKEN = (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, MemoryError,
+          OverflowError, KeyError)
 
 def _parts(path):
     "Tensors and unchecked facts of a file, or of a folder with the two as files."
     file = path if path.suffix == '.safetensors' else path/'model.safetensors'
     with safe_open(file, 'pt') as f:
         facts = (f.metadata() or {}).get('mlcl')
-        return {k: f.get_tensor(k) for k in f.keys()}, json.loads((path/'model.json').read_text() if facts is None else facts)
+        if facts is None: facts = (path/'model.json').read_text()
+        return {k: f.get_tensor(k) for k in f.keys()}, json.loads(facts)
 
 def _first(e):
     "The first complaint of a schema."
     first = e.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'model'}: {first['msg'].removeprefix('Value error, ')}".splitlines()[0][:300]
+    where = '.'.join(map(str, first['loc'])) or 'model'
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}".splitlines()[0][:300]
 
-# %% ../nbs/39_saved.ipynb #e7af2245
+# %% ../nbs/39_saved.ipynb #662a0090
 def read_saved(path # a .safetensors file, or a folder
     ) -> tuple: # tensors by name; facts, a dict
     "What a file holds, checked; `ValueError` says in one line what is wrong with it."
-    path = Path(path)
+    path, wanted = Path(path), f'{path}: expected a model that `save` wrote'
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
     try: tensors, facts = _parts(path)
     except BROKEN as e:
         said = str(e).splitlines()[0][:100] if str(e) else type(e).__name__
-        raise ValueError(f'{path}: expected a model that `save` wrote, got another file ({said})') from None
+        raise ValueError(f'{wanted}, got another file ({said})') from None
     try:
         checked = Saved.model_validate(facts)
         _check_tensors(tensors, checked)
-    except ValidationError as e: raise ValueError(f'{path}: expected a model that `save` wrote: {_first(e)}') from None
-    except (ValueError, RecursionError) as e: raise ValueError(f'{path}: expected a model that `save` wrote: {e}') from None
+    except ValidationError as e: raise ValueError(f'{wanted}: {_first(e)}') from None
+    except (ValueError, RecursionError) as e: raise ValueError(f'{wanted}: {e}') from None
     return tensors, facts | dict(encoder=checked.encoder.model_dump())
 
-# %% ../nbs/39_saved.ipynb #69fb5fa8
-def built(make, # builds a model of the saved form
+# %% ../nbs/39_saved.ipynb #d2786287
+def _sizes(make):
+    "Sizes of a model's tensors, without the memory they need; None where it cannot be built like that."
+    try:
+        with torch.device('meta'): return {k: tuple(t.shape) for k, t in make().state_dict().items()}
+    except (NotImplementedError, RuntimeError) as e:
+        if 'meta' in str(e): return None
+        raise
+
+# %% ../nbs/39_saved.ipynb #d369628b
+def built(make, # a function that builds a model of the saved form
           tensors: dict # its tensors, by name
     ):
     "The model, with these tensors as its weights; `ValueError` where the two do not fit."
     try:
-        with torch.device('meta'): wanted = {k: tuple(t.shape) for k, t in make().state_dict().items()}
-        got = {k: tuple(t.shape) for k, t in tensors.items()}
-        if bad := sorted(k for k in wanted.keys() | got if wanted.get(k) != got.get(k)):
-            raise ValueError(f'expected {bad[0]} of size {wanted.get(bad[0])}, got {got.get(bad[0])}')
+        wanted, got = _sizes(make), {k: tuple(t.shape) for k, t in tensors.items()}
+        if wanted is not None and wanted != got:
+            bad = min(k for k in wanted.keys() | got if wanted.get(k) != got.get(k))
+            raise ValueError(f'{bad}: expected the size {wanted.get(bad)}, got {got.get(bad)}')
         model = make()
         model.load_state_dict(tensors)
-    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, ValueError, MemoryError) as e:
-        raise ValueError(f'model: the file does not fit itself: {str(e).splitlines()[0][:200] if str(e) else type(e).__name__}') from None
+    except Exception as e: # whatever a library makes of facts that do not fit
+        said = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        raise ValueError(f'path: expected a model whose parts fit one another: {said}') from None
     return model

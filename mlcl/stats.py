@@ -46,7 +46,8 @@ def mean_interval(values, # one value a seed, (S,)
 # %% ../nbs/46_stats.ipynb #91ea4815
 def _replicates(y, a, b, metric, n, seed):
     "Differences for each seed, on the test set (S,) and on resamples (S, n) of it that all seeds share."
-    if not len(a) or len(a) != len(b): raise ValueError(f"b: expected as many seeds as a, at least 1, got {len(a)} and {len(b)}")
+    if not len(a) or len(a) != len(b):
+        raise ValueError(f"b: expected as many seeds as a, at least 1, got {len(a)} and {len(b)}")
     counts = np.r_[np.ones((1, len(y)), np.float32), resample(len(y), n, seed)]
     diff = np.stack([replicates(y, i, counts, metric) - replicates(y, j, counts, metric) for i, j in zip(a, b)])
     return diff[:, 0], diff[:, 1:]
@@ -86,16 +87,18 @@ def paired(y, # (N, L) labels of the test split
     point, diff = _replicates(y, a, b, metric, n, seed)
     if method == 't': ends = mean_interval(point, _within(point, diff), level)[1:]
     else: ends = _two_way(point, diff, seed, _level(level))
-    return dict(mean=float(point.mean()), lo=float(ends[0]), hi=float(ends[1]), n_seeds=len(point), per_seed=point.tolist())
+    lo, hi = map(float, ends)
+    return dict(mean=float(point.mean()), lo=lo, hi=hi, n_seeds=len(point), per_seed=point.tolist())
 
 # %% ../nbs/46_stats.ipynb #58911764
 def _select(records, metric, readout, split, checkpoint):
     "Records that count; `ValueError` for a metric that none of them has."
-    rows = [r for r in records if r.get('metrics') and r['split'] == split and r.get('checkpoint', checkpoint) == checkpoint
-            and readout in (None, r['readout'])]
+    rows = [r for r in records if r.get('metrics') and r['split'] == split and readout in (None, r['readout'])]
+    rows = [r for r in rows if r.get('checkpoint', checkpoint) == checkpoint]
     known = sorted({m for r in rows for m in r['metrics'] if not m.endswith(('_lo', '_hi'))})
     if not rows:
-        raise ValueError(f"records: expected some with readout {readout!r}, split {split!r}, checkpoint {checkpoint!r}, got none")
+        want = f"readout {readout!r}, split {split!r}, checkpoint {checkpoint!r}"
+        raise ValueError(f"records: expected some with {want}, got none")
     if metric not in known: raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     return [r for r in rows if r['metrics'].get(metric) is not None]
 
@@ -104,17 +107,19 @@ def _unmixed(group, by):
     "`ValueError` where the records of a row differ in more than the seed."
     for field in ('encoder', 'fraction', 'settings'):
         if len({json.dumps(r.get(field), sort_keys=True) for r in group}) > 1:
-            raise ValueError(f"by: expected {field!r} among {by}, since {tuple(group[0].get(k) for k in by)} has several")
+            raise ValueError(f"by: expected {field!r} among {by}, since {tuple(map(group[0].get, by))} has several")
     seeds = [r['seed'] for r in group]
     if len(set(seeds)) < len(seeds): raise ValueError(f"records: expected one for each seed, got seeds {sorted(seeds)}")
 
 # %% ../nbs/46_stats.ipynb #2c3bccd2
 def _row(group, metric, level):
     "Mean and interval of one row of the leaderboard."
-    m = [r['metrics'] for r in sorted(group, key=lambda r: r['seed'])]
+    m = [r['metrics'] for r in group]
     values, z, within = [v[metric] for v in m], stats.norm.ppf(.975), None
-    if all(v.get(f'{metric}_lo') is not None for v in m): within = [((v[f'{metric}_hi'] - v[f'{metric}_lo'])/2/z)**2 for v in m]
-    elif all(metric in (r.get('replicates') or {}) for r in group): within = [float(unpack(r['replicates'][metric]).var(ddof=1)) for r in sorted(group, key=lambda r: r['seed'])]
+    if all(v.get(f'{metric}_lo') is not None for v in m):
+        within = [((v[f'{metric}_hi'] - v[f'{metric}_lo'])/2/z)**2 for v in m]
+    elif all(metric in (r.get('replicates') or {}) for r in group):
+        within = [float(unpack(r['replicates'][metric]).var(ddof=1)) for r in group]
     if within is None and len(m) < 2: return dict(mean=values[0], lower=np.nan, upper=np.nan, n_seeds=1)
     mean, lo, hi = mean_interval(values, within, level)
     return dict(mean=mean, lower=lo, upper=hi, n_seeds=len(m))
@@ -127,7 +132,7 @@ def leaderboard(records: list, # record dicts
                 checkpoint: str = 'last', # 'last' or 'best'
                 by: tuple = ('dataset', 'loss'), # fields that make a row, beside the readout
                 level: float = .95 # of the intervals
-    ) -> pd.DataFrame: # the fields, mean, lower, upper, n_seeds; the ends are missing for one seed without a test interval
+    ) -> pd.DataFrame: # the fields, mean, lower, upper, n_seeds; no ends for one seed without a test interval
     "Mean over seeds and its interval for each data set and loss, best first within a data set."
     by, groups = tuple(by) + (('readout',) if readout is None and 'readout' not in by else ()), {}
     for r in _select(records, metric, readout, split, checkpoint):
@@ -159,8 +164,10 @@ def effect(records: list, # record dicts
            readout='probe1', # of both sides, or a pair (of a, of the others)
            checkpoint: str = 'last', # 'last' or 'best'
            level: float = .95 # of the interval
-    ) -> dict: # dataset, encoder, a, b, mean, lower, upper of the difference a − b, n_seeds, by_seed, spread (the differences on resamples, by seed, where they are stored), ids of the records
-    "Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance."
+    ) -> dict: # dataset, encoder, a, b; mean, lower, upper of a − b; n_seeds, by_seed; ids of the records; spread, see below
+    """Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance.
+
+    `spread` holds the differences on resamples of the test instances, by seed, where they are stored."""
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
     a, b = (_best(records, dataset, l, r, metric, checkpoint) for l, r in ((a, ra), (others, rb)))
     one, two = (_by_seed(records, dataset, l, r, 'test', checkpoint) for l, r in ((a, ra), (b, rb)))
@@ -170,14 +177,16 @@ def effect(records: list, # record dicts
     spread = {s: d.tolist() for s in seeds for d in [_spread(one[s], two[s], metric)] if d is not None}
     ids = [r[s]['id'] for r in (one, two) for s in seeds]
     encoder = next(iter(one.values())).get('encoder')
-    return dict(dataset=dataset, encoder=encoder, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds), by_seed=by_seed, spread=spread, ids=ids)
+    return dict(dataset=dataset, encoder=encoder, a=a, b=b, mean=mean, lower=lo, upper=hi, n_seeds=len(seeds),
+                by_seed=by_seed, spread=spread, ids=ids)
 
 # %% ../nbs/46_stats.ipynb #fbec3802
 def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):
     "Seed → record."
     want = dict(dataset=dataset, loss=loss, readout=readout, split=split, checkpoint=checkpoint)
     rows = [r for r in records if r.get('metrics') and all(r.get(k, 'last') == v for k, v in want.items())]
-    if not rows: raise ValueError(f"records: expected some of {loss} on {dataset} with readout {readout!r}, split {split!r}, got none")
+    if not rows:
+        raise ValueError(f"records: expected some of {loss} on {dataset} with readout {readout!r}, split {split!r}, got none")
     _unmixed(rows, ('dataset', 'loss'))
     return {r['seed']: r for r in rows}
 
@@ -185,16 +194,20 @@ def _best(records, dataset, losses, readout, metric, checkpoint):
     "The loss with the largest mean on validation data."
     losses = (losses,) if isinstance(losses, str) else tuple(losses)
     if len(losses) == 1: return losses[0]
-    def score(l): return np.mean([r['metrics'][metric] for r in _by_seed(records, dataset, l, readout, 'val', checkpoint).values()])
+    def score(l):
+        seeds = _by_seed(records, dataset, l, readout, 'val', checkpoint)
+        return np.mean([r['metrics'][metric] for r in seeds.values()])
     return max(losses, key=score)
 
 def _spread(a, b, metric):
     "Difference of two records on the resamples that they share; None where they are not stored."
-    if all(metric in (r.get('replicates') or {}) for r in (a, b)): return unpack(a['replicates'][metric]) - unpack(b['replicates'][metric])
+    if not all(metric in (r.get('replicates') or {}) for r in (a, b)): return None
+    return unpack(a['replicates'][metric]) - unpack(b['replicates'][metric])
 
 def _interval(one, two, metric, level=.95):
     "Mean difference of records paired by seed, and its interval."
-    diff, spread = np.array([a['metrics'][metric] - b['metrics'][metric] for a, b in zip(one, two)]), [_spread(a, b, metric) for a, b in zip(one, two)]
+    diff = np.array([a['metrics'][metric] - b['metrics'][metric] for a, b in zip(one, two)])
+    spread = [_spread(a, b, metric) for a, b in zip(one, two)]
     within = None if any(d is None for d in spread) else _within(diff, np.array(spread))
     if within is None and len(diff) < 2: return float(diff[0]), np.nan, np.nan
     return mean_interval(diff, within, level)
@@ -206,7 +219,8 @@ def behind(records # record dicts, or ids of records such as `effect` gives
     from IPython.display import HTML
     runs = sorted({(r if isinstance(r, str) else r['id']).split('/')[0][:8] for r in records})
     if not runs: raise ValueError("records: expected at least one record or id, got none")
-    return HTML(f'<details><summary>Records behind this: {len(runs)} runs</summary><code>{" ".join(runs)}</code></details>')
+    says = f'Records behind this: {len(runs)} runs'
+    return HTML(f'<details><summary>{says}</summary><code>{" ".join(runs)}</code></details>')
 
 # %% ../nbs/46_stats.ipynb #a1a7c743
 SAME = dict(arxiv_cs54='aapd') # sets that share their documents
@@ -234,7 +248,8 @@ def pooled(table: pd.DataFrame, # from `effects`
     if len(table) > 1: mean, lo, hi = mean_interval(table['mean'], None, level)
     else: mean, lo, hi = table.iloc[0][['mean', 'lower', 'upper']]
     ids = {i for row in table.ids for i in row}
-    return dict(mean=float(mean), lower=float(lo), upper=float(hi), n_sets=len(table), n_seeds=int(table.n_seeds.min()), n_records=len(ids))
+    count = dict(n_sets=len(table), n_seeds=int(table.n_seeds.min()), n_records=len(ids))
+    return dict(mean=float(mean), lower=float(lo), upper=float(hi), **count)
 
 # %% ../nbs/46_stats.ipynb #e07ea413
 def score_table(records: list, # record dicts
@@ -242,7 +257,8 @@ def score_table(records: list, # record dicts
                 losses=None # columns; by default all
     ) -> pd.DataFrame: # data sets × losses, means over seeds
     "Test scores of all losses; a data set that lacks one of them is left out."
-    t = leaderboard(records, metric, readout, checkpoint=checkpoint).pivot(index='dataset', columns='loss', values='mean')
+    t = leaderboard(records, metric, readout, checkpoint=checkpoint)
+    t = t.pivot(index='dataset', columns='loss', values='mean')
     t = t[[l for l in losses or t if l in t]].dropna()
     return t.drop(index=[d for d in t.index if SAME.get(d) in t.index])
 
@@ -267,8 +283,10 @@ def wilcoxon(table: pd.DataFrame, # data sets × losses
     "Wilcoxon's signed-rank tests over data sets, with Holm's correction."
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
-        raise ValueError(f"table: expected {a!r} and another loss on at least 2 data sets, got {list(table)} on {len(table)}")
+        got = f"{list(table)} on {len(table)}"
+        raise ValueError(f"table: expected {a!r} and another loss on at least 2 data sets, got {got}")
     diff = table.drop(columns=a).rsub(table[a], axis=0)
     tests = [stats.wilcoxon(d, zero_method='zsplit') for _, d in diff.items()]
-    res = pd.DataFrame(dict(mean=diff.mean(), median=diff.median(), statistic=[t.statistic for t in tests], p=[t.pvalue for t in tests]))
+    res = pd.DataFrame(dict(mean=diff.mean(), median=diff.median(), statistic=[t.statistic for t in tests]))
+    res['p'] = [t.pvalue for t in tests]
     return res.assign(p_holm=multipletests(res.p, method='holm')[1])

@@ -1,8 +1,7 @@
 "What the site is made of, without a browser: processed notebooks, the renderer, README, llms.txt, the search."
 import json, os, re, urllib.parse
 import pytest
-from execnb.nbio import dict2nb, mk_cell
-from nbdev.process import extract_directives
+from execnb.nbio import dict2nb
 from browsing import PAGES, ROOT, page_of, process, site
 
 
@@ -13,17 +12,6 @@ def notebook(*cells):
 
 
 def code(source, *outs): return notebook(("code", source, *outs)).cells[0]
-
-
-def run(processor, *cells):
-    "Sources and kinds of cells after one of our processors."
-    nb = notebook(*cells)
-    for c in nb.cells: c.directives_ = extract_directives(c)
-    processor = processor(nb)
-    getattr(processor, "begin", list)()
-    for c in nb.cells: processor(c)
-    getattr(processor, "end", list)()
-    return [(c.cell_type, c.source) for c in nb.cells]
 
 
 def cells(name): return json.loads((site.PROC/name).read_text(encoding="utf-8"))["cells"]
@@ -55,7 +43,8 @@ def test_directives_of_the_source(path):
     written = set() if "add_fold" in site.get_config().get("skip_procs", "") else {"code-fold", "code-summary"}
     for c in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(c["source"])
-        keys = [*site.options(source)[0]] if c["cell_type"] == "code" else []
+        keys = re.findall(r"(?m)^#\|\s*([\w-]+):", source)
+        assert len(keys) == len({*keys}), source[:99]
         if re.search(r"(?m)^#\|\s*exports\b", source): assert not written & {*keys}, source[:99]
 
 
@@ -145,14 +134,31 @@ def test_a_build_that_fails_keeps_the_old_site(tmp_path, monkeypatch, body, says
 
 # The processors
 
-@pytest.mark.parametrize("before, after", [
-    ('#| fig-alt: "x"\nplot()', "Code of the figure"), ("import a\nfrom b import (c,\n    d)", "Imports"),
-    ("plot()", None), ("import a\nplot()", None), ('#| fig-alt: "x"\n#| echo: false\nplot()', None),
-    ('#| fig-alt: "x"\n#| code-fold: show\nplot()', None)])
-def test_figures_and_imports_are_folded_unless_they_say_otherwise(before, after):
-    cell = code(before)
-    process.fold(cell)
-    assert cell.source == (f'#| code-fold: true\n#| code-summary: "{after}"\n{before}' if after else before)
+PRINTED = dict(output_type="execute_result", metadata={}, data={"text/markdown": "## A"})
+FOLDED = '#| code-fold: true\n#| code-summary: "{}"\n{}'
+PLOT, IMPORT = '#| fig-alt: "x"\nplot()', "import a\nfrom b import (c,\n    d)"
+CLASS = "class A: pass\n@patch\ndef g(self: A): pass\ndef _h(): pass"
+
+
+@pytest.mark.parametrize("kind, source, becomes", [
+    ("markdown", "## Paint", ["## Paint {#about-paint}"]), # it gives way to the symbol of its name
+    ("markdown", "## `paint`", ["## `paint` {#about-paint}"]),
+    ("markdown", "## Paints", None), ("markdown", "## Paint {#x}", None),
+    ("code", PLOT, [FOLDED.format("Code of the figure", PLOT)]), ("code", IMPORT, [FOLDED.format("Imports", IMPORT)]),
+    ("code", "plot()", None), ("code", "import a\nplot()", None),
+    ("code", f"#| label: tbl-a\n#| echo: false\n{PLOT}", None),
+    ("code", f"#| code-fold: show\n{PLOT}", None), ("code", "#| echo: false\nf()", ["## A"]), # as a part of the page
+    ("code", f"#| exports\n{CLASS}", ["[A]{#a .symbol} [A.g]{#a.g .symbol}", CLASS]),
+    ("code", "#| hide\nf()", []), ("code", "#| export\nf()", [])])
+def test_what_becomes_of_a_cell(tmp_path, kind, source, becomes):
+    "On a page that defines `paint`; None: it stays as it is."
+    path = tmp_path/"10_page.ipynb"
+    start = ("markdown", "# T\n\n> S\n\nMore."), ("code", "#| exports\ndef paint(): pass")
+    process.write_nb(notebook(*start, (kind, source, PRINTED)), path)
+    found = [c.source for c in process.processed(path).cells]
+    front = "---\ndescription: S\ntitle: 10 · T\n---\n"
+    assert found[:4] == [front, "More.", "[paint]{#paint .symbol}", "def paint(): pass"]
+    assert found[4:] == ([source] if becomes is None else becomes)
 
 
 def test_two_equal_options_are_refused():
@@ -160,30 +166,10 @@ def test_two_equal_options_are_refused():
     with pytest.raises(ValueError, match="code-fold"): site.options("#| code-fold: show\n#| code-fold: true\nx")
 
 
-@pytest.mark.parametrize("heading, want", [
-    ("## Load", "## Load {#about-load}"), ("## [`load`](a.html#load)", "## [`load`](a.html#load) {#about-load}"),
-    ("## Loads", "## Loads"), ("## Load {#x}", "## Load {#x}")])
-def test_a_heading_gives_way_to_a_symbol(heading, want):
-    assert run(process.MakeWay, ("markdown", heading), ("markdown", "[load]{#load .symbol}"))[0][1] == want
-
-
-PRINTED = dict(output_type="execute_result", metadata={}, data={"text/markdown": "## A"})
-
-
-@pytest.mark.parametrize("source, want", [
-    ("#| echo: false\nf()", ["markdown"]), ("f()", ["code"]), ("#| echo: false\n#| label: tbl-a\nf()", ["code"]),
-    ("#| exports\nclass A: pass\n@patch\ndef g(self: A): pass\ndef _h(): pass",
-     ["[A]{#a .symbol} [A.g]{#a.g .symbol}", "code"])])
-def test_parts_of_a_page(source, want):
-    "What a hidden cell prints belongs to the page; the source of a symbol has a label."
-    found = run(process.Parts, ("code", source, PRINTED))
-    assert [s if s.startswith("[") else kind for kind, s in found] == want
-
-
 @pytest.mark.parametrize("column, number", [
-    ("1 2.5", True), ("−0.01&nbsp;[−0.02,&nbsp;+0.01] –", True), ("1e-5 12&nbsp;%", True), ("bce 1", False)])
+    ("1|2.5", True), ("−0.01 [−0.02, +0.01]|–", True), ("1e-5|12 %", True), ("bce|1", False), ("1|1 of 2", False)])
 def test_numbers_stand_to_the_right(column, number):
-    rows = "".join(f"<tr><th>r</th><td>{c}</td></tr>" for c in column.split())
+    rows = "".join(f"<tr><th>r</th><td>{c}</td></tr>" for c in column.split("|"))
     html = process.aligned(f"<table><thead><tr><th></th><th>x</th></tr></thead><tbody>{rows}</tbody></table>")
     assert html.count('class="number-cell"') == 3*number
 

@@ -66,7 +66,8 @@ def as_markdown(cell):
     for out in cell.get("outputs", []):
         if "text/html" not in out.get("data", {}): continue
         text = re.sub(r"<style scoped>.*?</style>", "", "".join(out.data["text/html"]), flags=re.S)
-        out.data = {"text/markdown": div(".table-box", fence(aligned(text) if "dataframe" in text else text, "=html"))}
+        html = fence(aligned(text) if "dataframe" in text else text, "=html")
+        out.data = {"text/markdown": div(".table-box", html) if "<table" in text else html}
 
 
 def aligned(text):
@@ -169,9 +170,9 @@ def processed(path):
 def process():
     "All notebooks into `_proc/`, with what stands beside them, and the notebooks themselves for download."
     shutil.copytree(NBS, PROC, ignore=shutil.ignore_patterns(".*", "*.ipynb"), dirs_exist_ok=True)
-    shutil.copytree(NBS, PROC/"notebooks", ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")],
-                    dirs_exist_ok=True)
+    (PROC/"notebooks").mkdir(exist_ok=True)
     for path in sorted(NBS.glob("*.ipynb")):
+        shutil.copy(path, PROC/"notebooks")
         nb = processed(path)
         if path.name != GLOSSARY: define(nb, glossary())
         nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))

@@ -1,10 +1,10 @@
 -- Pandoc filter: Quarto's numbered equations, figures and tables, references to them, and its callouts;
 -- for HTML and, as far as the home page asks, for GitHub's Markdown.
 local NAMES = {fig = 'Figure', tbl = 'Table', eq = 'Equation'}
+local CALLOUTS = {note = true, tip = true, warning = true, caution = true, important = true}
 local html, count, refs = FORMAT:match 'html', {}, {}
 
 local function warn(text) io.stderr:write('[WARNING] ' .. text .. '\n') end
-local function raw(text) return pandoc.RawBlock('html', text) end
 local function kind(id) return NAMES[id:match '^(%a+)%-' or ''] and id:match '^(%a+)%-' end
 
 local function register(id)
@@ -18,7 +18,7 @@ end
 local function numbered(id, inlines)
   if not kind(id) then return inlines end
   local start = pandoc.Str(NAMES[kind(id)] .. '\u{a0}' .. register(id) .. ':')
-  return pandoc.Inlines{pandoc.Span({start}, {class = 'number'}), pandoc.Space()} .. inlines
+  return pandoc.Inlines{html and pandoc.Span({start}, {class = 'number'}) or start, pandoc.Space()} .. inlines
 end
 
 local function figure(content, caption, attr)
@@ -69,8 +69,8 @@ local structure = {
     if id then
       t.identifier = id
       caption.content:remove()
-      t.caption.long = {pandoc.Plain(numbered(id, caption.content))}
     end
+    if caption then t.caption.long = {pandoc.Plain(numbered(t.identifier, caption.content))} end
     if html then return t end
     for _, spec in ipairs(t.colspecs) do spec[2] = nil end
     t.identifier = ''
@@ -78,10 +78,10 @@ local structure = {
   end,
   Div = function(d)
     local type = d.classes[1] and d.classes[1]:match '^callout%-(%a+)$'
-    if type and html then return callout(d, type) end
+    if CALLOUTS[type] and html then return callout(d, type) end
     if d.classes:includes 'fold' and html then
-      local start = raw('<details class="code-fold"><summary>' .. d.attributes.summary .. '</summary>')
-      return pandoc.Blocks{start} .. d.content .. {raw '</details>'}
+      local start = '<details class="code-fold"><summary>' .. d.attributes.summary .. '</summary>'
+      return pandoc.Blocks{pandoc.RawBlock('html', start)} .. d.content .. {pandoc.RawBlock('html', '</details>')}
     end
     if d.classes:includes 'captioned' and d.content[#d.content].t == 'Para' then
       local caption, k = numbered(d.identifier, d.content:remove().content), kind(d.identifier)

@@ -18,8 +18,7 @@ from process import HEAD, NBS, PROC, ROOT, div, fence, options, plain_text, proc
 TOOLS = ROOT/"tools"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 ORDER = ["text/markdown", *IMAGES, "text/latex", "text/plain"]
-PANDOC = "It is rendered by pandoc: the same pages without Quarto's menus, sitemap and previews of links. " \
-         "`pip install quarto-cli` brings Quarto."
+PANDOC = "Rendered by pandoc, without Quarto's menus, sitemap and previews: `pip install quarto-cli` brings Quarto."
 
 
 # One notebook as Markdown
@@ -60,9 +59,8 @@ def code_cell(cell, folder, media):
 
 
 def markdown(nb, folder, media):
-    "A processed notebook as (front matter, Markdown)."
-    parts = [code_cell(c, folder, media) if c.cell_type == "code" else c.source for c in nb.cells[1:]]
-    return front_of(nb), "\n\n".join(parts)
+    "A processed notebook, below its front matter, as Markdown."
+    return "\n\n".join(code_cell(c, folder, media) if c.cell_type == "code" else c.source for c in nb.cells[1:])
 
 
 def front_of(nb): return yaml.safe_load(nb.cells[0].source.strip().strip("-"))
@@ -95,7 +93,7 @@ def fronts_of():
 def page(name, fronts, out):
     "Render one processed notebook into the folder `out`; returns its entries of the search and its problems."
     front, media, problems, order = fronts[name], {}, [], list(fronts)
-    _, text = markdown(read_nb(PROC/name), f"{Path(name).stem}_files", media)
+    text = markdown(read_nb(PROC/name), f"{Path(name).stem}_files", media)
     for path, data in media.items():
         (out/path).parent.mkdir(exist_ok=True)
         (out/path).write_bytes(data)
@@ -188,6 +186,7 @@ def llms():
     "The text of llms.txt: what the site is, and its pages by subject, with their subtitles."
     fronts, first = fronts_of(), read_nb(PROC/"index.ipynb").cells
     about = "\n\n".join(c.source for c in first if c.cell_type == "markdown").split("\n## ")[0]
+    about = re.sub(r"(?m)^:::.*", "", about)
     says = fronts["index.ipynb"]["description"]
     lines = [f"# {get_config().title}", f"> {says}", " ".join(plain_text(about).split())]
     for part, names in navigation():
@@ -198,9 +197,8 @@ def llms():
 
 def readme(index=NBS/"index.ipynb"):
     "`index.ipynb` as GitHub's Markdown with links to the notebooks: its files {path: content}, and the problems."
-    media, problems = {}, []
-    front, text = markdown(processed(index), "README_files", media)
-    text = f"# {front['title']}\n\n> {front['description']}\n\n{text}"
+    nb, media, problems = processed(index), {}, []
+    text = "# {title}\n\n> {description}\n\n".format(**front_of(nb)) + markdown(nb, "README_files", media)
     text = re.sub(r"^</?div.*>\n+", "", pandoc(text, problems, "--to=gfm", "--wrap=preserve"), flags=re.M)
     text = re.sub(r"\]\((?:\./)?(\w+)\.(ipynb|html)(#[^)]*)?\)", r"](nbs/\1.ipynb)", text)
     made = "<!-- Made from nbs/index.ipynb by `make notebooks`; edit that. -->"

@@ -70,15 +70,17 @@ for _name, _title in MULAN_SETS.items():
 # %% ../../nbs/09_benchmarks.ipynb #690ffcf6
 def _parquet(path): return text_table(pd.read_parquet(path))
 
-register('reuters90', 'text', ['reuters90/reuters90.parquet'], title='news wire, 90 topics',
-         source='Reuters-21578, Distribution 1.0 (ModApte split)', terms='for research purposes only',
-         reference='Lewis 1997')(_parquet)
-register('goemotions', 'text', ['goemotions/goemotions.parquet'], title='comments, 27 emotions and neutral',
-         source='github.com/monologg/GoEmotions-pytorch at commit b75f9d3',
-         terms='Apache-2.0; contains offensive text', reference='Demszky et al. 2020')(_parquet)
-register('semeval2018_ec', 'text', ['semeval2018_ec/semeval2018_ec.parquet'], title='tweets, 11 emotions',
-         source='github.com/cbaziotis/ntua-slp-semeval2018 at commit 291038d',
-         terms='research only; tweets must not be republished', reference='Mohammad et al. 2018')(_parquet)
+_NEWS_AND_POSTS = dict(
+    reuters90=dict(title='news wire, 90 topics', source='Reuters-21578, Distribution 1.0 (ModApte split)',
+                   terms='for research purposes only', reference='Lewis 1997'),
+    goemotions=dict(title='comments, 27 emotions and neutral', reference='Demszky et al. 2020',
+                    source='github.com/monologg/GoEmotions-pytorch at commit b75f9d3',
+                    terms='Apache-2.0; contains offensive text'),
+    semeval2018_ec=dict(title='tweets, 11 emotions', reference='Mohammad et al. 2018',
+                        source='github.com/cbaziotis/ntua-slp-semeval2018 at commit 291038d',
+                        terms='research only; tweets must not be republished'))
+for _name, _info in _NEWS_AND_POSTS.items():
+    register(_name, 'text', [f'{_name}/{_name}.parquet'], **_info)(_parquet)
 
 # %% ../../nbs/09_benchmarks.ipynb #b8e5b222
 def _frequent(y, k):

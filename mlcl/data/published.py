@@ -19,17 +19,17 @@ from .registry import FACTS, data_dir, multi_hot, register, split_indices, take
 
 # %% ../../nbs/04_published.ipynb #4e12911c
 VOC = 'https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/'
-PUBLISHED = dict( # name → what its publishers say of it; `get` fetches and unpacks the archives: file → address#checksum
+PUBLISHED = dict( # name → what its publishers say of it; archives: file → address#checksum, for `get`
     voc2007=dict(kind='image', title='photographs, 20 kinds of objects', instances=9_963, labels=20,
         terms='photographs under the terms of Flickr', reference='Everingham et al. 2010',
-        source='host.robots.ox.ac.uk/pascal/VOC/voc2007: VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar, unpacked',
-        archives={'VOCtrainval_06-Nov-2007.tar': f'{VOC}VOCtrainval_06-Nov-2007.tar#md5:c52e279531787c972589f7e41ab4ae64',
-                  'VOCtest_06-Nov-2007.tar': f'{VOC}VOCtest_06-Nov-2007.tar#md5:b6e924de25625d8de591ea690078ad9f'}),
+        source='host.robots.ox.ac.uk/pascal/VOC/voc2007: VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar, unpacked',
+        archives={f'VOC{k}_06-Nov-2007.tar': f'{VOC}VOC{k}_06-Nov-2007.tar#md5:{md5}' for k, md5 in (
+            ('trainval', 'c52e279531787c972589f7e41ab4ae64'), ('test', 'b6e924de25625d8de591ea690078ad9f'))}),
     coco=dict(kind='image', title='photographs, 80 kinds of objects', instances=122_218, labels=80,
         terms='annotations CC BY 4.0; photographs under the terms of Flickr', reference='Lin et al. 2014',
         source='cocodataset.org: train2014.zip, val2014.zip and annotations_trainval2014.zip, unpacked',
-        archives={'annotations_trainval2014.zip': 'http://images.cocodataset.org/annotations/annotations_trainval2014.zip',
-                  **{f'{k}.zip': f'http://images.cocodataset.org/zips/{k}.zip' for k in ('train2014', 'val2014')}}),
+        archives={f.split('/')[1]: f'http://images.cocodataset.org/{f}' for f in (
+            'annotations/annotations_trainval2014.zip', 'zips/train2014.zip', 'zips/val2014.zip')}),
     nuswide=dict(kind='image', title='photographs, 81 concepts', instances=269_648, labels=81,
         terms='research only; photographs on request, under the terms of Flickr', reference='Chua et al. 2009',
         source='NUS-WIDE page of the National University of Singapore: Groundtruth and ImageList, unpacked; '
@@ -100,8 +100,9 @@ def _fetch(name):
             path = pooch.retrieve(url, known or None, path=folder, fname=file, progressbar=True)
             how = dict(filter='data') if file.endswith('.tar') else {}
             if file.endswith(('.tar', '.zip')): shutil.unpack_archive(path, folder, **how)
-        except OSError as e: raise ConnectionError(f"{name}: {url} could not be fetched and unpacked ({type(e).__name__}). "
-            f"Try again, or put {file} into {folder}, whole; the same command unpacks it") from e
+        except OSError as e:
+            raise ConnectionError(f"{name}: {url} could not be fetched and unpacked ({type(e).__name__}). "
+                f"Try again, or put {file} into {folder}, whole; the same command unpacks it") from e
 
 # %% ../../nbs/04_published.ipynb #62aea660
 def _published(name, *files):

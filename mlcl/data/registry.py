@@ -191,7 +191,8 @@ def _download(name, path):
     try: pooch.retrieve(ADDRESS[base] + name[len(base):], None, path=path.parent, fname=path.name, progressbar=True)
     except OSError as e:
         raise ConnectionError(f"{name}: the download from {ADDRESS[base]} failed ({type(e).__name__}). Try again, "
-            f"put the file into {path.parent}, or set the environment variable MLCL_DATA to the folder that holds {name}") from e
+            f"put the file into {path.parent}, "
+            f"or set the environment variable MLCL_DATA to the folder that holds {name}") from e
     return True
 
 # %% ../../nbs/70_registry.ipynb #c31307da

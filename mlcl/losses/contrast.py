@@ -99,8 +99,9 @@ def row_loss(s: Tensor, # (n, M) scores, cosines
     if apart:
         rest = logits.masked_fill(w > 0, -1e30).logsumexp(1, keepdim=True)
         return (w * (torch.logaddexp(logits, rest) - s)).sum(1)
-    if drop_repulsion: w = w + (mass*logits.softmax(1) - w).clamp(min=0).masked_fill(w <= 0, 0).detach()
-    return (mass*logits.logsumexp(1, keepdim=True)).sum(1) - (w*s).sum(1)
+    log_z = logits.logsumexp(1, keepdim=True)
+    if drop_repulsion: w = torch.maximum(w, (mass*(logits - log_z).exp()).detach()).where(w > 0, w)
+    return (mass*log_z).sum(1) - (w*s).sum(1)
 
 # %% ../../nbs/20_contrast.ipynb #534959fe
 def contrast(anchors: list, # of Block

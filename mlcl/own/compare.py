@@ -15,7 +15,7 @@ from ..data import Dataset, data_dir, own
 from ..losses import LOSSES
 from .read import found, read
 from .report import results, write_report
-from .options import afford, plain, positive, whole
+from .options import afford, check_output, positive, whole
 from ..study import Experiment, Store, attempt, device_name, minutes, run, run_all
 from ..encoders.images import available
 from ..encoders.networks import MOBILENET_FILE
@@ -106,10 +106,12 @@ def compare(data, # what `read` takes, or a `Dataset`
             **reading # as in `read`
     ) -> dict: # what report.json holds
     "Train losses on a data set with the same budget, and say which to take."
-    losses = list(losses or LOSSES)
+    losses = list(LOSSES if losses is None else losses)
+    if not losses: raise ValueError('losses: expected at least one name, got none')
     if bad := [l for l in losses if l not in LOSSES]: raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
-    for k, v in dict(seeds=seeds, jobs=jobs, time_budget=time_budget or 1).items():
-        if v <= 0: raise ValueError(f'{k}: expected a positive number, got {v}')
+    seeds, jobs, time_budget = whole('seeds', seeds), whole('jobs', jobs), positive('time_budget', time_budget)
+    whole('epochs', epochs), whole('batch_size', batch_size), positive('lr', lr)
+    if out is not None: check_output(out)
     ds = data if isinstance(data, Dataset) else read(data, **reading)
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')

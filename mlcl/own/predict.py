@@ -17,7 +17,7 @@ from .options import check_output, in_a_sheet, shown, whole
 from .pictures import Files, check_images, pictures_in
 from .tables import columns, form, read_arrays, table_chunks, unnamed
 
-# %% ../../nbs/89_predict.ipynb #fba9836f
+# %% ../../nbs/89_predict.ipynb #dd24cd94
 def _one_text(t):
     "The column of texts, where only one can be meant."
     some = [c for c in t if not unnamed(c)]
@@ -37,10 +37,10 @@ def _columns(model, t, asked):
     if names is not None: return dict(features=list(names))
     rest = [c for c in t if not unnamed(c)]
     if len(rest) == model.n_features_in_: return dict(features=rest)
-    raise ValueError(f'features: the model was fitted on {model.n_features_in_} columns without names, and the table has'
-                     f' {len(rest)}: name those to use: `features`')
+    raise ValueError(f'features: the model was fitted on {model.n_features_in_} columns without names,'
+                     f' and the table has {len(rest)}: name those to use: `features`')
 
-# %% ../../nbs/89_predict.ipynb #185c6229
+# %% ../../nbs/89_predict.ipynb #c1c024a3
 def _pieces(model, path, asked, keep, encoding, rows, allow_outside):
     "Pairs of instances and a frame of what is known of them."
     if form(path)[0] == '.npz':
@@ -48,7 +48,8 @@ def _pieces(model, path, asked, keep, encoding, rows, allow_outside):
         for i in range(0, len(x), rows): yield x[i:i + rows], pd.DataFrame(index=range(i, min(i + rows, len(x))))
     elif model.kind_ == 'image' and path.is_dir() and asked['images'] is None and not _has_table(path):
         files = Files(pictures_in(path, allow_outside))
-        for i in range(0, len(files), rows): yield files[i:i + rows], pd.DataFrame(index=range(i, min(i + rows, len(files))))
+        for i in range(0, len(files), rows):
+            yield files[i:i + rows], pd.DataFrame(index=range(i, min(i + rows, len(files))))
     else:
         file = table_file(path)
         for t in table_chunks(file, encoding, rows):
@@ -62,7 +63,7 @@ def _has_table(folder):
     try: return bool(table_file(folder))
     except ValueError: return False
 
-# %% ../../nbs/89_predict.ipynb #0eeb49be
+# %% ../../nbs/89_predict.ipynb #3a6d73b9
 def _free(name, taken, what):
     "A name that no other column has."
     while name in taken: name = f'{name} ({what})'
@@ -75,10 +76,17 @@ def _table(model, kept, ids, p, wide):
     first = {_free('instance', taken, 'row'): ids}
     sets = {} if wide else {_free('labels', taken, 'predicted'): [[l for l, yes in zip(labels, r) if yes] for r in on]}
     names = [_free(l, taken, 'predicted' if wide else 'probability') for l in labels]
-    scores = pd.DataFrame(on.astype(int) if wide else p.round(4), columns=names, index=kept.index)
+    scores = pd.DataFrame(on.astype(int) if wide else p.astype(float).round(4), columns=names, index=kept.index)
     return pd.concat([pd.DataFrame(first | sets, index=kept.index), kept, scores], axis=1)
 
-# %% ../../nbs/89_predict.ipynb #d712b902
+# %% ../../nbs/89_predict.ipynb #e4e528f1
+def _model(model, path):
+    "A model, or the one in a file; `ValueError` where model and data are exchanged."
+    if Path(path).suffix == '.safetensors':
+        raise ValueError(f'data: expected a table or pictures, got the model {path}; first the model, then the data')
+    return model if isinstance(model, MultiLabelClassifier) else MultiLabelClassifier.load(model)
+
+# %% ../../nbs/89_predict.ipynb #29611236
 def predictions(model: MultiLabelClassifier, # or a file that holds one
                 path, # as it was trained on; labels are not needed. For pictures also a folder without a table
                 encoding: str = None, # of a text file
@@ -90,8 +98,7 @@ def predictions(model: MultiLabelClassifier, # or a file that holds one
     ): # tables, one after the other: instance, what is kept, labels (lists), and a probability for each label
     "Labels and probabilities for new instances, piece by piece."
     rows, path, asked, n = whole('rows', rows), Path(path), dict(text=text, images=images, features=features), 0
-    model = model if isinstance(model, MultiLabelClassifier) else MultiLabelClassifier.load(model)
-    if path.suffix == '.safetensors': raise ValueError(f'data: expected a table or pictures, got the model {path.name}; first the model, then the data')
+    model = _model(model, path)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
     for x, kept in _pieces(model, path, asked, keep, encoding, rows, allow_outside):
         if not len(x): continue
@@ -102,7 +109,7 @@ def predictions(model: MultiLabelClassifier, # or a file that holds one
         n += len(p)
     if not n: raise ValueError(f'{path}: expected instances, got none')
 
-# %% ../../nbs/89_predict.ipynb #353dda4e
+# %% ../../nbs/89_predict.ipynb #cb478c2e
 def _cells(t, model):
     "The table with cells of text, safe in a spreadsheet."
     bar = any('|' in as_text(l) for l in model.classes_)
@@ -115,11 +122,11 @@ def _cells(t, model):
 def predict_file(model: MultiLabelClassifier, path, encoding: str = None, **options # as in `predictions`
     ) -> pd.DataFrame: # the instance, its labels, and a probability for each label
     "Labels and probabilities for new instances as one table with cells of text."
-    model = model if isinstance(model, MultiLabelClassifier) else MultiLabelClassifier.load(model)
+    model = _model(model, path)
     parts = [_cells(t, model) for t in predictions(model, path, encoding, **options)]
     return pd.concat(parts, ignore_index=True)
 
-# %% ../../nbs/89_predict.ipynb #18cede37
+# %% ../../nbs/89_predict.ipynb #99b7a42b
 def _write_parquet(parts, out):
     "Append tables to a Parquet file."
     writer = None
@@ -135,9 +142,11 @@ def _write_text(parts, f, model, kind):
     "Append tables to an open text file."
     for i, t in enumerate(parts):
         if kind == '.jsonl': f.write(t.to_json(orient='records', lines=True, force_ascii=False))
-        else: _cells(t, model).to_csv(f, index=False, header=not i, sep='\t' if kind == '.tsv' else ',', lineterminator='\n')
+        else:
+            sep = '\t' if kind == '.tsv' else ','
+            _cells(t, model).to_csv(f, index=False, header=not i, sep=sep, lineterminator='\n')
 
-# %% ../../nbs/89_predict.ipynb #5b990ae3
+# %% ../../nbs/89_predict.ipynb #f3adad30
 ENDS = ('.csv', '.csv.gz', '.tsv', '.tsv.gz', '.jsonl', '.jsonl.gz', '.parquet')
 
 def write_predictions(model: MultiLabelClassifier, path,
@@ -146,7 +155,7 @@ def write_predictions(model: MultiLabelClassifier, path,
     ):
     "Labels and probabilities as a file, which is there whole or not at all."
     if out is not None: out = check_output(out, ENDS)
-    model = model if isinstance(model, MultiLabelClassifier) else MultiLabelClassifier.load(model)
+    model = _model(model, path)
     parts = predictions(model, path, encoding, **options)
     if out is None: return _write_text(parts, sys.stdout, model, '.csv')
     (kind, opens), part = form(out), out.with_name(f'.{out.name}.part')
