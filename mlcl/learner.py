@@ -7,11 +7,11 @@ __all__ = ['DEFAULTS', 'complete', 'make_model', 'make_learner', 'device', 'Trai
 
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json, warnings
+from functools import partial
 import numpy as np, torch
 from pathlib import Path
 from fastcore.basics import num_cpus, patch
 from torch import nn
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 # %% ../nbs/41_learner.ipynb #a9983340
@@ -28,6 +28,7 @@ from . import losses
 from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
 from .callbacks import adamw, encode, parameter_groups, schedule
 from .encoders import Model, blueprint, make_encoder, projection, restore
+from .saved import built, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, weight_decay=.01, clip=1., warmup=.05, projection=256,
@@ -169,7 +170,8 @@ def predict(self: Trained,
 
 @patch
 def _run(self: Trained, tensors, checkpoint):
-    if checkpoint not in ('last', 'best'): raise ValueError(f"checkpoint: expected 'last' or 'best', got {checkpoint!r}")
+    if checkpoint not in ('last', 'best'):
+        raise ValueError(f"checkpoint: expected 'last' or 'best', got {checkpoint!r}")
     if checkpoint == 'last' or self.best_state is None: return _outputs(self.model, tensors)
     last = {k: v.clone() for k, v in self.model.state_dict().items()}
     self.model.load_state_dict(self.best_state)
@@ -182,8 +184,9 @@ def facts(self: Trained) -> dict: # ready for JSON
     "All of a model but its weights."
     m, pairs = self.model, getattr(self.model.loss, 'cooccurrence', None) # GMA-SCL weighs by them
     data = dict(dataset=self.ds and self.ds.name, data_sha256=self.ds and self.ds.sha256, share=self.share)
+    pairs = None if pairs is None else pairs.tolist()
     sizes = dict(n_labels=len(m.label_counts), label_counts=m.label_counts, n_instances=m.n_instances)
-    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=None if pairs is None else pairs.tolist(), **sizes,
+    return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=pairs, **sizes,
                 encoder=blueprint(m.encoder), weights_sha256=m.encoder.weights_sha256, settings=self.settings,
                 seed=self.seed, history=self.history, best_epoch=self.best_epoch)
 
@@ -218,16 +221,10 @@ def load_trained(path, # what `save` wrote
                  ds=None # the data set, for `outputs`; without it, `predict` works
     ) -> Trained: # without Learner
     "Load a model; runs no code from the file."
-    path = Path(path)
-    with safe_open(path if path.suffix == '.safetensors' else path/'model.safetensors', 'pt') as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-        meta = json.loads((f.metadata() or {}).get('mlcl') or (path/'model.json').read_text())
-    if meta.get('format') != 'mlcl 1':
-        raise ValueError(f"path: expected a model of format 'mlcl 1', got {meta.get('format')!r}")
+    tensors, meta = read_saved(path)
     last = {k: v for k, v in tensors.items() if not k.startswith(('best.', 'extra.'))}
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}
-    model = _rebuild(meta)
-    model.load_state_dict(last)
+    model = built(partial(_rebuild, meta), last)
     share, seed = meta['share'], meta['seed']
     if ds is not None: ds = dataclasses.replace(ds, splits=ds.splits | dict(train=ds.indices('train', share, seed)))
     res = Trained(model, ds, meta['encoder']['spec'], meta['loss'], meta['settings'], share, seed, meta['history'],

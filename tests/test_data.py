@@ -273,7 +273,18 @@ def test_repeats_can_be_left_out(name):
 def test_words_of_photographs():
     whole, frequent = load('corel5k_photos'), load('corel5k_photos', labels='frequent')
     assert (frequent.n_labels, load('corel5k_photos', labels='evaluation').n_labels) == (144, 260)
-    assert frequent.y[frequent.splits['train']].sum(0).min() >= 19 and whole.info['label_sets']['frequent']
+    official = np.concatenate([frequent.splits['train'], frequent.splits['val']])
+    assert frequent.y[official].sum(0).min() >= 20 and len(official) == 4500
     at = [whole.labels.index(l) for l in frequent.labels]
     assert (whole.y[:, at] == frequent.y).all() and whole.x[0].shape == (128, 128, 3)
     assert sorted(l.lower() for l in whole.labels) == sorted(l.lower() for l in load('corel5k').labels) or whole.n_labels == load('corel5k').n_labels
+
+
+def test_held_out_splits_can_be_cut():
+    whole, cut = load('digits'), load('digits', most=50)
+    assert [len(cut.splits[k]) for k in ('train', 'val', 'test')] == [len(whole.splits['train']), 50, 50]
+    for k in ('val', 'test'):
+        assert set(cut.splits[k]) < set(whole.splits[k]) and (np.diff(cut.splits[k]) > 0).all()
+        assert set(load('digits', most=20).splits[k]) < set(cut.splits[k])
+    assert load('digits', most=10**6).splits['test'].tolist() == whole.splits['test'].tolist()
+    with pytest.raises(ValueError, match='most: expected at least 1, got 0'): load('digits', most=0)

@@ -6,8 +6,10 @@ from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
 from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
-                        verdict, wilcoxon)
+                        wilcoxon)
 from mlcl.study import pack, unpack
+from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, p_value, smallest, stratified,
+                           verdict, within, witnesses)
 
 
 @pytest.mark.parametrize('n', [2, 3, 5, 30])
@@ -249,12 +251,186 @@ def test_pooled():
     with pytest.raises(ValueError, match='^table: expected'): pooled(t[:0])
 
 
-@pytest.mark.parametrize('lower, upper, sign, said', [
-    (.1, .2, 1, 'holds'), (-.2, -.1, 1, 'does not hold'), (-.1, .1, 1, 'undecided'), (0., .1, 1, 'undecided'), (-.1, 0., -1, 'undecided'),
-    (.1, .2, -1, 'does not hold'), (-.2, -.1, -1, 'holds'), (np.nan, np.nan, 1, 'undecided')])
-def test_verdict(lower, upper, sign, said):
-    assert verdict(lower, upper, sign) == said
-    with pytest.raises(ValueError, match='^sign: expected'): verdict(lower, upper, 0)
+def test_a_family_is_chosen_on_validation_data_on_both_sides():
+    val = dict(reg=.1, bce=.9, zlpr=.2, wreg=.3)
+    e = effect(made(losses=dict(reg=.5, bce=.4, zlpr=.45, wreg=.3), val=val), 'd', ['reg', 'wreg'], ['bce', 'zlpr'])
+    assert (e['a'], e['b'], e['encoder']) == ('wreg', 'bce', 'mlp') and e['mean'] == pytest.approx(-.1)
+    assert set(effects(made('x') + made('y', dict(reg=.5, bce=.4)), ['reg', 'zlpr'], ['bce']).dataset) == {'x'}
+
+
+# ---- from effects to verdicts
+
+def table(means, encoders='mlp', datasets=None, seeds=5, noise=.001, spread=None):
+    "A table of effects: seeds around each mean, evenly, with a known variance."
+    steps = np.linspace(-1, 1, seeds)*noise
+    datasets = datasets or [f's{k}' for k in range(len(means))]
+    encoders = [encoders]*len(means) if isinstance(encoders, str) else encoders
+    return pd.DataFrame([dict(dataset=d, encoder=e, mean=m, lower=m - .1, upper=m + .1, n_seeds=seeds, by_seed=dict(enumerate(m + steps)),
+                              spread={} if spread is None else spread, ids=[d]) for d, e, m in zip(datasets, encoders, means)])
+
+
+def test_one_stratum_is_the_t_test():
+    v = np.array([.01, .02, .05, -.01, .03])
+    r, t = stratified(table(v)), ss.ttest_1samp(v, 0)
+    assert limits(r) == pytest.approx(tuple(t.confidence_interval(.95))) and p_value(r) == pytest.approx(t.pvalue)
+    assert p_value(r, .02) == pytest.approx(ss.ttest_1samp(v, .02).pvalue)
+
+
+def test_strata_are_a_linear_model():
+    "Sum-coded strata weighted by their size: the mean of all, and the residual variance of the model with one mean for each."
+    import statsmodels.formula.api as smf
+    rng = np.random.default_rng(0)
+    kinds = ['mlp']*6 + ['bag']*4 + ['mobilenet_v2:frozen']*3
+    t = table(rng.normal(0, .02, 13) + np.repeat([0., .1, -.05], [6, 4, 3]), kinds)
+    fit = smf.ols('mean ~ C(encoder) - 1', t).fit()
+    weights = t.encoder.value_counts(normalize=True).sort_index().to_numpy()
+    test = fit.t_test(weights)
+    r = stratified(t)
+    assert [r['mean'], r['se'], r['df']] == pytest.approx([test.effect[0], test.sd[0, 0], fit.df_resid])
+    assert p_value(r) == pytest.approx(float(test.pvalue))
+    apart = by_stratum(t)
+    assert list(apart) == ['feature vectors', 'text from scratch', 'frozen pictures'] and apart['text from scratch']['n_sets'] == 4
+    assert stratified(t, strata=False)['se'] > 1.5*r['se']
+
+
+def test_sets_that_share_a_source_count_once():
+    t = table([.1, .2, .4], datasets=['coco18', 'coco_words', 'c'])
+    w = witnesses(t)
+    assert w['mean'].tolist() == pytest.approx([.15, .4]) and list(w.index) == ['coco18', 'c']
+    r = stratified(t)
+    assert (r['n_sets'], r['n_sources'], r['df']) == (3, 2, 1) and r['mean'] == pytest.approx(.275)
+    assert set(leave_out(t)) == {'coco18', 'c'} and leave_out(t)['coco18']['mean'] == pytest.approx(.4)
+
+
+def test_nothing_and_too_little_is_open():
+    assert stratified(table([])) == NOTHING and verdict(NOTHING) == 'open' and p_value(NOTHING) == 1.
+    lone = stratified(table([.1, .2], ['mlp', 'bag']))
+    assert np.isnan(lone['se']) and verdict(lone) == 'open' and np.isnan(smallest(lone))
+    assert verdict(dict(mean=.1, se=1e-6, df=1)) == 'open' and not within(dict(mean=0., se=1e-6, df=1))
+    own = stratified(table([.3]))  # a single set keeps its own interval
+    assert limits(own) == pytest.approx((.2, .4))
+
+
+@pytest.mark.parametrize('mean, se, sign, give, said', [
+    (.02, .005, 1, 0., 'holds'), (.02, .005, -1, 0., 'does not hold'), (-.02, .005, 1, 0., 'does not hold'), (-.02, .005, -1, 0., 'holds'),
+    (.001, .003, 1, 0., 'practically equal'), (.001, .003, -1, 0., 'practically equal'), (.001, .01, 1, 0., 'open'), (.009, .005, 1, 0., 'open'),
+    (.004, .002, -1, .01, 'holds'), (.004, .002, -1, 0., 'practically equal'), (.03, .005, -1, .01, 'does not hold'), (.015, .005, -1, .01, 'open'),
+    (-.004, .002, 1, .01, 'holds'), (-.03, .005, 1, .01, 'does not hold'), (np.nan, np.nan, 1, 0., 'open')])
+def test_verdict(mean, se, sign, give, said):
+    assert verdict(dict(mean=mean, se=se, df=30), sign, give) == said
+
+
+def test_verdict_by_hand():
+    "With many degrees of freedom: 1.96 standard errors decide, 1.645 make equal."
+    one = dict(mean=.0196, se=.01, df=10**7)
+    assert verdict(one | dict(mean=.0197)) == 'holds' and verdict(one | dict(mean=.0195)) == 'open'
+    assert verdict(one | dict(mean=.0197), level=.99) == 'open'
+    assert within(dict(mean=0., se=.00607, df=10**7)) and not within(dict(mean=0., se=.00609, df=10**7))
+    assert verdict(dict(mean=0., se=.00607, df=10**7), equal=0) == 'open'
+    with pytest.raises(ValueError, match='^sign: expected'): verdict(one, 0)
+    with pytest.raises(ValueError, match='^level: expected'): verdict(one, level=95)
+
+
+def test_two_one_sided_tests():
+    "`within` rejects both one-sided nulls at 5 %, as two t tests do."
+    rng = np.random.default_rng(3)
+    for k in range(200):
+        v = rng.normal(.004, .012, 9)
+        p = max(ss.ttest_1samp(v, -MARGIN, alternative='greater').pvalue, ss.ttest_1samp(v, MARGIN, alternative='less').pvalue)
+        assert within(stratified(table(v))) == (p < .05)
+
+
+def test_holm_by_hand():
+    h = holm(dict(a=.5, b=.004, c=.02, d=.015))
+    assert h.p_holm.to_dict() == pytest.approx(dict(b=.016, d=.045, c=.045, a=.5))
+    assert h.level.to_dict() == pytest.approx(dict(b=1 - .05/4, d=1 - .05/3, c=1 - .05/2, a=.95))
+    stopped = holm(dict(a=.03, b=.2, c=.04))
+    assert stopped.level.tolist() == pytest.approx([1 - .05/3]*3) and stopped.p_holm.to_dict() == pytest.approx(dict(a=.09, c=.09, b=.2))
+    with pytest.raises(ValueError, match='^p: expected'): holm({})
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_an_interval_at_holms_level_agrees_with_its_p(seed):
+    rng = np.random.default_rng(seed)
+    rs = {i: dict(mean=rng.normal(0, .02), se=.008, df=12) for i in 'abcdefgh'}
+    h = holm({i: p_value(r) for i, r in rs.items()})
+    for i, r in rs.items():
+        if h.p_holm[i] <= .05: assert not limits(r, h.level[i])[0] <= 0 <= limits(r, h.level[i])[1]
+
+
+@pytest.mark.parametrize('n', [3, 8, 19])
+@pytest.mark.parametrize('power', [.5, .8, .95])
+def test_smallest_effect_is_found_as_often_as_said(n, power):
+    found = np.mean([p < .05 for p in ss.ttest_1samp(np.random.default_rng(n).normal(smallest(dict(mean=0., se=.03/n**.5, df=n - 1), power=power), .03, (20_000, n)), 0, axis=1).pvalue])
+    assert found == pytest.approx(power, abs=.012)
+
+
+def test_known_variance():
+    one = table([.1], noise=.01)  # five even steps from -.01 to .01: variance .0000625
+    assert _known(one).tolist() == pytest.approx([.0000625/5])
+    noise = np.random.default_rng(0).normal(0, .01, 4000)
+    shared = {s: (.1 + noise).tolist() for s in range(5)}  # the luck of the test set, the same for all seeds
+    assert _known(table([.1], noise=.01, spread=shared))[0] == pytest.approx(.0000625/5 + noise.var(ddof=1), rel=1e-6)
+
+
+def test_hierarchical_conjugate():
+    "No spread between sets and strata: the posterior is that of one normal mean with known variances."
+    t, scales = table([.02, .03, .01], noise=.02), dict(mu=.05, omega=1e-9, tau=1e-9)
+    v = _known(t)
+    precision = (1/v).sum() + 1/.05**2
+    m = hierarchical(t, scales=scales)
+    assert m['mean'] == pytest.approx((t['mean']/v).sum()/precision, rel=1e-5)
+    assert m['upper'] - m['lower'] == pytest.approx(2*1.959964*precision**-.5, rel=1e-4)
+    assert m['new_upper'] == pytest.approx(m['upper'], abs=1e-6)  # sets do not differ
+    assert m['above'] == pytest.approx(ss.norm.sf((.01 - m['mean'])*precision**.5), rel=1e-3)
+    assert m['below'] + m['within'] + m['above'] == pytest.approx(1)
+    with pytest.raises(ValueError, match='^table: expected'): hierarchical(table([]))
+
+
+@pytest.mark.parametrize('mean', [-.03, 0., .03])
+@pytest.mark.parametrize('tau', [.001, .02])
+def test_hierarchical_covers(mean, tau):
+    "Simulated studies with a known mean: 95 % intervals of the mean and of a new set hold what they promise, roughly."
+    rng, hits = np.random.default_rng([3, int(1000*tau)]), []
+    for _ in range(60):
+        t = table(mean + tau*rng.standard_normal(12), ['mlp', 'bag']*6, noise=.003)
+        m = hierarchical(t)
+        hits.append((m['lower'] <= mean <= m['upper'], m['new_lower'] <= mean + tau*rng.standard_normal() <= m['new_upper']))
+    assert np.mean(hits, 0).min() >= .88
+
+
+def test_hierarchical_counts_a_shared_source_once():
+    "Two sets of one source that agree: less evidence than two sources, where sources may differ as much as sets."
+    alone, shared = (hierarchical(table([.03]*6, datasets=d)) for d in (list('abcdef'), ['coco18', 'coco_words', *'cdef']))
+    assert shared['upper'] - shared['lower'] > alone['upper'] - alone['lower']
+
+
+def test_hierarchical_agrees_with_a_sampler():
+    numpyro = pytest.importorskip('numpyro')
+    import jax
+    import numpyro.distributions as dist
+    from numpyro.infer import MCMC, NUTS
+    t = table([.01, .03, -.02, .05, .02, .06, .01, .04], ['mlp', 'bag']*4, noise=.01)
+    kind, v, y = np.array([0, 1]*4), _known(t), t['mean'].to_numpy()
+
+    def model():
+        mu, omega, tau = numpyro.sample('mu', dist.Normal(0, .05)), numpyro.sample('omega', dist.HalfNormal(.02)), numpyro.sample('tau', dist.HalfNormal(.03))
+        b = numpyro.sample('b', dist.Normal(0, 1).expand([2]))
+        numpyro.deterministic('mean', mu + omega*b.mean())
+        numpyro.sample('y', dist.Normal(mu + omega*b[kind], (tau**2 + v)**.5), obs=y)
+
+    run = MCMC(NUTS(model, target_accept_prob=.95), num_warmup=500, num_samples=4000, progress_bar=False)
+    run.run(jax.random.PRNGKey(0))
+    mean, m = np.asarray(run.get_samples()['mean']), hierarchical(t)
+    assert m['mean'] == pytest.approx(mean.mean(), abs=.001)
+    assert [m['lower'], m['upper']] == pytest.approx(np.quantile(mean, [.025, .975]), abs=.003)
+    assert m['above'] == pytest.approx((mean > .01).mean(), abs=.03)
+
+
+def test_quantiles_of_a_mixture():
+    lower, upper = _quantiles(np.array([.5, .5]), np.array([-1., 1.]), np.array([1e-6, 1e-6]))
+    assert (lower, upper) == pytest.approx((-1, 1), abs=1e-4)
+    assert _quantiles(np.ones(1), np.zeros(1), np.ones(1)) == pytest.approx((-1.959964, 1.959964), abs=1e-5)
 
 
 def test_behind_names_each_run_once():

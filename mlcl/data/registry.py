@@ -190,8 +190,9 @@ def _download(name, path):
     pooch.get_logger().setLevel('WARNING')
     try: pooch.retrieve(ADDRESS[base] + name[len(base):], None, path=path.parent, fname=path.name, progressbar=True)
     except OSError as e:
-        raise ConnectionError(f"{name}: the download from {ADDRESS[base]} failed ({type(e).__name__}). Try again, put the file into "
-            f"{path.parent}, or set the environment variable MLCL_DATA to the folder that holds {name}") from e
+        raise ConnectionError(f"{name}: the download from {ADDRESS[base]} failed ({type(e).__name__}). Try again, "
+            f"put the file into {path.parent}, "
+            f"or set the environment variable MLCL_DATA to the folder that holds {name}") from e
     return True
 
 # %% ../../nbs/70_registry.ipynb #c31307da
@@ -226,6 +227,7 @@ def present(name: str # one of `names()`
 # %% ../../nbs/70_registry.ipynb #2d01fd7f
 def load(name: str, # one of `names()`
          seed: int = 0, # seed of the set that is drawn, `digits`
+         most: int | None = None, # the most validation and the most test instances; which are kept is always the same
          **options # of the reader, such as `labels` of `eurlex57k`
     ) -> Dataset: # with splits train, val and test
     "Load a data set; its files are checked first."
@@ -238,9 +240,16 @@ def load(name: str, # one of `names()`
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
     summed = files and all(f in FILES for f in files)
+    if most is not None: splits = _cut(splits, most)
     made = getattr(x, 'files', x), y, labels, splits, info.get('versions')
     sha = digest(*[FILES[f] for f in files]) if summed else digest(*made)
     return Dataset(name, s['kind'], x, y, labels, splits, sha, info)
+
+def _cut(splits, most):
+    "At most `most` instances of the validation and of the test split."
+    if most < 1: raise ValueError(f"most: expected at least 1, got {most}")
+    order = {k: np.random.RandomState(0).permutation(len(splits[k])) for k in ('val', 'test')}
+    return splits | {k: splits[k][np.sort(i[:most])] for k, i in order.items()}
 
 # %% ../../nbs/70_registry.ipynb #69bae2d9
 def own(ds: Dataset) -> str: # its name

@@ -12,4 +12,4 @@ from .images import AUGMENTATIONS, SmallResNet, Squares, augmenter, available, i
 from .networks import Backbone, Frozen, MobileNet, Pretrained, Timm, backbones, frozen_features, mobilenet_v2, stored
 from .texts import Bag, Conv, Transformer, Vocabulary, build_vocabulary, token_bags, token_ids, trim
 from .pretrained import POOLINGS, FrozenText, HuggingFace, frozen_texts, own_pooling, pieces, pooled, tiny_roberta
-from .model import Model, blueprint, choices, make_encoder, projection, restore
+from .model import Model, blueprint, choices, encoder_class, make_encoder, projection, restore

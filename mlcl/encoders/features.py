@@ -18,6 +18,7 @@ class Encoder(nn.Module):
     "Base of all encoders: instances of one kind → features (b, dim)."
     kind = ''
     weights_sha256 = None # of pretrained weights, see `weights_sha256`
+    later = () # options that a run's settings name only where they differ from the default
 
     @classmethod
     def build(cls, ds, **options):

@@ -171,7 +171,8 @@ def frozen_features(ds, # a data set of images
     "Features of all pictures from a frozen backbone, computed once and stored as float16."
     net = Backbone(name, size=size).eval()
     said = name.replace(':', '-').replace('/', '-')
-    return stored(f'{ds.name}-{said}-{_fingerprint(ds, net)[:16]}.npz', lambda: _run(net, Squares(ds.x, net.size)), cache)
+    file = f'{ds.name}-{said}-{_fingerprint(ds, net)[:16]}.npz'
+    return stored(file, lambda: _run(net, Squares(ds.x, net.size)), cache)
 
 # %% ../../nbs/74_networks.ipynb #0cd7a7b1
 @register_encoder('tv')
@@ -217,14 +218,15 @@ class Timm(Pretrained):
                  size: int | None = None, # side in pixels; default: what the weights were made for
                  pretrained: bool = False, # start from ImageNet weights?
                  augment: str = 'none', # random changes while training
-                 bf16: bool | None = None # compute in bfloat16 on a processor? default: where it gains from it
+                 bf16: bool | None = None # bfloat16 on a processor? default: for features, where it gains from it
         ):
         super().__init__(f'timm:{arg}', size, pretrained, augment)
         self.bf16 = bf16
 
     def forward(self, x):
         x = (self.augment(x) if self.training else x).to(memory_format=torch.channels_last)
-        with bfloat16(x.device, self.bf16): return self.net(x).float()
+        low = False if self.bf16 is None and self.training else self.bf16 # backward passes gain nothing
+        with bfloat16(x.device, low): return self.net(x).float()
 
 # %% ../../nbs/74_networks.ipynb #78760419
 @register_encoder('frozen')
@@ -255,6 +257,6 @@ def _build(cls, ds, backbone, size=None, **options):
     enc = cls(backbone, x.shape[1], size=size, **options)
     _, shift, factor = input_scaling(x, 'dense')
     enc.shift.copy_(shift), enc.factor.copy_(factor)
-    enc.weights_sha256 = weights_sha256(Backbone(backbone, size=size))
+    with torch.random.fork_rng(): enc.weights_sha256 = weights_sha256(Backbone(backbone, size=size))
     return enc
 Frozen.build = _build

@@ -60,14 +60,14 @@ def pieces(lengths: torch.Tensor, # (n,) tokens of each text, ascending
 @register_encoder('hf')
 class HuggingFace(Encoder):
     "A Hugging Face encoder; a text's features are pooled from its last hidden states."
-    kind = 'text'
+    kind, later = 'text', ('pooling', 'tokens', 'bf16')
     def __init__(self,
                  arg: str, # name on the hub, or a folder
                  length: int = 300, # tokens to keep from the beginning of a text
                  spec: dict | None = None, # configuration of the network; default: read from `arg`, with weights
                  tokenizer: dict | None = None, # the tokenizer as JSON and its special tokens; default: read from `arg`
                  pooling: str | None = None, # 'cls' or 'mean'; default: as the network was made for, see `own_pooling`
-                 tokens: int = 1024, # tokens that go through the network at once, on a processor
+                 tokens: int = 2048, # tokens that go through the network at once, on a processor
                  bf16: bool | None = None # compute in bfloat16 on a processor? default: where it gains from it
         ):
         super().__init__()
@@ -109,12 +109,17 @@ def _forward(self, ids, mask):
 HuggingFace.forward = _forward
 
 # %% ../../nbs/75_pretrained.ipynb #38847373
+def _attention():
+    "On a processor plain attention: with dropout, the fused one is slower there."
+    return 'sdpa' if torch.cuda.is_available() else 'eager'
+
 def _load(arg):
     "Network in float32 and tokenizer, from the data folder, a folder or the hub."
     try: from transformers import AutoModel, AutoTokenizer
     except ImportError as e: raise ImportError("hf: needs transformers; install mlcl[text]") from e
-    where = str(local_weights(arg) or arg)
-    try: net, tok = AutoModel.from_pretrained(where), AutoTokenizer.from_pretrained(where)
+    where, how = str(local_weights(arg) or arg), dict(attn_implementation=_attention())
+    how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers
+    try: net, tok = AutoModel.from_pretrained(where, **how), AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except OSError as e:
         raise ConnectionError(f"hf:{arg}: neither a folder with a model nor reachable on the Hugging Face hub") from e
     tok.padding_side = 'right'
@@ -133,7 +138,7 @@ def _make(spec, tokenizer):
     config = AutoConfig.for_model(**{k: v for k, v in spec.items() if k not in ('transformers_version',)})
     tok = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer['json']), **tokenizer['special'])
     tok.padding_side = 'right'
-    return AutoModel.from_config(config), tok
+    return AutoModel.from_config(config, trust_remote_code=False, attn_implementation=_attention()), tok
 
 # %% ../../nbs/75_pretrained.ipynb #d59465df
 def tiny_roberta(folder, # where to save
@@ -147,7 +152,8 @@ def tiny_roberta(folder, # where to save
     tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token='<unk>'))
     tok.pre_tokenizer = pre_tokenizers.Whitespace()
     tok.post_processor = processors.RobertaProcessing(('</s>', 2), ('<s>', 0))
-    names = dict(bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>', cls_token='<s>', sep_token='</s>')
+    names = dict(zip(('bos', 'pad', 'eos', 'unk', 'cls', 'sep'), (*special, '<s>', '</s>')))
+    names = {f'{k}_token': v for k, v in names.items()}
     PreTrainedTokenizerFast(tokenizer_object=tok, **names).save_pretrained(folder)
     RobertaModel(RobertaConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                                intermediate_size=32, max_position_embeddings=64)).save_pretrained(folder)

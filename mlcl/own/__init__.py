@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results', 'write_report',
-           'MultiLabelClassifier', 'predict_file']
+           'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']
 
 # %% ../../nbs/92_compare.ipynb #b8a60f38
 from .cells import cell_sets, label_matrix
 from .read import found, read
 from .compare import choose_settings, compare
 from .report import recommend, results, write_report
-from .estimator import MultiLabelClassifier, predict_file
+from .estimator import MultiLabelClassifier
+from .predict import predict_file, predictions, write_predictions
 
 # %% ../../nbs/92_compare.ipynb #9d3959eb
 _all_ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results',
-         'write_report', 'MultiLabelClassifier', 'predict_file']
+         'write_report', 'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']

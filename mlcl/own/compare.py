@@ -15,7 +15,7 @@ from ..data import Dataset, data_dir, own
 from ..losses import LOSSES
 from .read import found, read
 from .report import results, write_report
-from .tables import afford
+from .options import afford, check_output, positive, whole
 from ..study import Experiment, Store, attempt, device_name, minutes, run, run_all
 from ..encoders.images import available
 from ..encoders.networks import MOBILENET_FILE
@@ -25,6 +25,7 @@ RATES = dict(mlp=1e-3, bag=3e-3, conv=1e-3, transformer=1e-3, resnet=3e-3, froze
 
 def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=None) -> tuple: # encoder, settings
     "An encoder for the kind of data, and a training of about 2,000 steps, within bounds."
+    epochs, batch_size, lr = whole('epochs', epochs), whole('batch_size', batch_size), positive('lr', lr)
     n, pretrained = len(ds.splits['train']), (data_dir()/MOBILENET_FILE).exists()
     encoder = encoder or dict(features='mlp', text='bag', image='mobilenet_v2:frozen' if pretrained else 'resnet')[ds.kind]
     family = 'frozen' if encoder.endswith(':frozen') else encoder.partition(':')[0]
@@ -105,10 +106,12 @@ def compare(data, # what `read` takes, or a `Dataset`
             **reading # as in `read`
     ) -> dict: # what report.json holds
     "Train losses on a data set with the same budget, and say which to take."
-    losses = list(losses or LOSSES)
+    losses = list(LOSSES if losses is None else losses)
+    if not losses: raise ValueError('losses: expected at least one name, got none')
     if bad := [l for l in losses if l not in LOSSES]: raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
-    for k, v in dict(seeds=seeds, jobs=jobs, time_budget=time_budget or 1).items():
-        if v <= 0: raise ValueError(f'{k}: expected a positive number, got {v}')
+    seeds, jobs, time_budget = whole('seeds', seeds), whole('jobs', jobs), positive('time_budget', time_budget)
+    whole('epochs', epochs), whole('batch_size', batch_size), positive('lr', lr)
+    if out is not None: check_output(out)
     ds = data if isinstance(data, Dataset) else read(data, **reading)
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
