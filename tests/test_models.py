@@ -266,7 +266,7 @@ def test_image_networks_train_in_float32(monkeypatch):
     enc = make_encoder('timm:tf_efficientnet_lite0', toy('image'), pretrained=False, size=32)
     x, = enc.inputs(toy('image'), [0, 1])
     seen = []
-    enc.net.conv_stem.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    enc.net.net.conv_stem.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     with torch.no_grad(): enc.train()(x), enc.eval()(x)
     enc.bf16 = False
     with torch.no_grad(): enc(x)
