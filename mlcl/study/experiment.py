@@ -180,7 +180,7 @@ def versions(encoder: str = '' # specification of the encoder, whose own library
 
 # %% ../../nbs/60_experiment.ipynb #8518b4da
 DECIDES = ('labels.py', 'losses/*.py', 'scale/*.py', 'metrics.py', 'data/*.py', 'encoders/*.py', 'learner.py',
-           'callbacks.py', 'linear.py', 'probe.py', 'thresholds.py')
+           'callbacks.py', 'linear.py', 'probe.py', 'saved.py', 'thresholds.py')
 
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout
