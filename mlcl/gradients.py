@@ -152,7 +152,7 @@ def observe(ds, # the data set
 def measure(table: dict, # data set → (encoder, settings)
             losses, # names of contrastive losses
             seeds=(0, 1, 2), n_batches: int = 4, # see `observe`
-            store=None # by default results/gradients.jsonl
+            store=None # by default that of `gradients` in results/
     ) -> list: # one record a run
     "Records of all runs; what the store lacks is trained first, and appended as soon as it is done."
     from mlcl.data import load
