@@ -17,6 +17,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 AXE = (importlib.resources.files("selenium_axe_python")/"axe-core"/"axe.min.js").read_text(encoding="utf-8")
 
 
+anchors_of = functools.cache(site.anchors_of)
 def page_of(name): return f"{Path(name).stem}.html"
 
 
