@@ -9,12 +9,13 @@ __all__ = ['Field', 'forces', 'parts', 'repelled', 'reach', 'received', 'Repulsi
 import time
 from typing import NamedTuple
 import numpy as np, torch
-from .labels import spread
+from .labels import as_sets, spread
 from .learner import complete, device, make_learner
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import no_random
-from .losses.contrast import Block, check_embeddings, check_labels, is_self, positions, unit
+from .losses.checks import check_embeddings, check_labels
+from .losses.contrast import Block, is_self, positions, row_loss, unit
 from .study import content_hash, device_name, rounded, store_of, versions
 
 # %% ../nbs/28_gradients.ipynb #1f94ba76
@@ -34,30 +35,33 @@ def forces(loss, # a `ContrastiveLoss`
            embeddings: torch.Tensor, # (B, D), any scale
            labels: torch.Tensor # (B, L) multi-hot
     ) -> Field: # anchors and references in the order of `loss.blocks`
-    "What a contrastive loss does to every pair of a batch."
-    if getattr(loss, 'route', None) != 'embeddings': raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
-    check_embeddings(embeddings)
-    if embeddings.shape[1] != (loss.dim or embeddings.shape[1]): raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
-    batch = Block(embeddings, check_labels(labels, len(embeddings), loss.n_labels, embeddings.device))
+    "What a contrastive loss does to every pair of a batch: the derivative of `row_loss` by its score."
+    batch = _batch(loss, embeddings, labels)
     anchors, refs = loss.blocks(batch, batch)
-    dtype, own = torch.promote_types(embeddings.dtype, torch.float32), [positions(a, refs) for a in anchors]
+    dtype, sets = torch.promote_types(embeddings.dtype, torch.float32), [as_sets(b.labels) for b in refs]
     u, v = (torch.cat([unit(b.embeddings.to(dtype)) for b in bs]) for bs in (anchors, refs))
-    w = torch.cat([torch.cat(loss.weight(a.labels, [b.labels for b in refs], me), 1) for a, me in zip(anchors, own)]).to(dtype)
-    s, log_mult = u @ v.T, torch.cat([v.new_full((len(b.embeddings),), b.log_mult) for b in refs])
-    logits = (s.detach()/loss.temperature + log_mult).masked_fill(is_self(torch.cat(own), len(v)), -1e30)
-    sigma = logits.softmax(1)
+    own = [positions(a, refs) for a in anchors]
+    w = torch.cat([torch.cat(loss.weight(as_sets(a.labels), sets, me), 1) for a, me in zip(anchors, own)]).to(dtype)
+    s, log_mult, me = u @ v.T, torch.cat([v.new_full((len(b.labels),), b.log_mult) for b in refs]), torch.cat(own)
     n = loss.count(batch.labels) or (w.sum(1) > 0).sum().clamp(min=1)
+    sigma = (s.detach()/loss.temperature + log_mult).masked_fill(is_self(me, len(v)), -1e30).softmax(1)
     law = (w - w.sum(1, keepdim=True)*sigma) / loss.temperature / n
-    force = law.clamp(min=0).where(w > 0, law) if loss.drop_repulsion else _apart(logits, w)/loss.temperature/n if loss.apart else law
-    mine = [sum(len(b.embeddings) for b in bs if b.embeddings is embeddings) for bs in (anchors, refs)]
-    return Field(s, sigma, w, law, force, [b.labels for b in refs], tuple(mine), loss.temperature)
+    with torch.enable_grad():
+        x = s.detach().requires_grad_()
+        rows = row_loss(x, w, loss.temperature, me, log_mult.detach(), loss.drop_repulsion, loss.apart)
+        force = -torch.autograd.grad(rows.sum(), x)[0] / n
+    mine = [sum(len(b.labels) for b in bs if b.embeddings is embeddings) for bs in (anchors, refs)]
+    return Field(s, sigma, w, law, force, sets, tuple(mine), loss.temperature)
 
 # %% ../nbs/28_gradients.ipynb #6ec9c2b2
-def _apart(logits, w):
-    "SINCERE's force: each positive against the non-positives alone (notebook 36), not divided by τN."
-    rest = logits.masked_fill(w > 0, -1e30)
-    pull = w * (rest.logsumexp(1, keepdim=True) - logits).sigmoid()
-    return pull - rest.softmax(1)*pull.sum(1, keepdim=True)
+def _batch(loss, embeddings, labels):
+    "The checked batch."
+    if getattr(loss, 'route', None) != 'embeddings':
+        raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
+    check_embeddings(embeddings)
+    if embeddings.shape[1] != (loss.dim or embeddings.shape[1]):
+        raise ValueError(f"embeddings: expected {loss.dim} columns, got {embeddings.shape[1]}")
+    return Block(embeddings, check_labels(labels, len(embeddings), loss.n_labels, embeddings.device))
 
 # %% ../nbs/28_gradients.ipynb #3c4870b2
 def parts(f: torch.Tensor, # (n, M) forces: `law` or `force`

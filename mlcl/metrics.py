@@ -7,11 +7,9 @@ __all__ = ['UnknownColumnsWarning', 'predict', 'per_label_f1', 'mean_average_pre
            'tune_threshold', 'tune_thresholds', 'resample', 'replicates', 'bootstrap', 'scores']
 
 # %% ../nbs/03_metrics.ipynb #5072b12e
-import warnings
-import numpy as np
+import warnings, numpy as np
 from numbers import Integral, Real
 from sklearn import metrics as sk
-from sklearn.metrics import f1_score
 
 # %% ../nbs/03_metrics.ipynb #6e2a36b9
 class UnknownColumnsWarning(UserWarning):
@@ -54,7 +52,6 @@ def _scores(p, shape, known, name='p'):
     if not np.isfinite(p).all(): raise ValueError(f"{name}: expected finite scores, got NaN or infinity")
     return p if known.all() else np.where(known, p, p.dtype.type(-np.inf))
 
-# %% ../nbs/03_metrics.ipynb #8070afd3
 def _check_pred(y, pred):
     "As `_check`, for predictions in {0, 1}, which are 0 where the label is unknown."
     y, pred, known = _check(y, pred, 'pred')
@@ -75,10 +72,9 @@ def predict(p, # (N, L) scores
     if np.isnan(threshold).any(): raise ValueError("threshold: expected numbers, got NaN")
     return (p > threshold).astype(np.uint8)
 
-# %% ../nbs/03_metrics.ipynb #87f863cc
-def _f1(y, pred): return f1_score(y, pred, average=None, zero_division=0)
-
 # %% ../nbs/03_metrics.ipynb #e9328fa7
+def _f1(y, pred): return sk.f1_score(y, pred, average=None, zero_division=0)
+
 def per_label_f1(y, # (N, L) labels, 0 or 1; NaN: unknown
                  pred # (N, L) predictions, 0 or 1
     ) -> list: # L numbers; None for a label without a positive in `y`
@@ -98,7 +94,6 @@ def _positives(y, p):
         out.append((np.full(len(pos), i), pos, len(pos) - np.searchsorted(pos, pos), len(s) - at, below))
     return [np.concatenate(o) for o in zip(*out)]
 
-# %% ../nbs/03_metrics.ipynb #8f0653ee
 def _average_precision(y, p):
     "Average precision of each row of `y` that has a positive; 0 elsewhere."
     row, _, tp, n, _ = _positives(y, p)
@@ -147,7 +142,6 @@ def _between(hi, lo):
     mid = lo/2 + hi/2
     return np.where(mid < hi, np.maximum(mid, lo), lo)
 
-# %% ../nbs/03_metrics.ipynb #c4563dae
 def _best_cuts(y, p):
     "For each row of `y`: the highest cut with the best F1; NaN for a row without a positive."
     row, s, tp, n, below = _positives(y, p)
@@ -168,7 +162,6 @@ def _floor(y, p, n_pos, at=33):
     bound = (2*n_pos/(n_pos + np.maximum(n, n_pos))).mean(0)
     return grid[bound < best].max(initial=-np.inf)
 
-# %% ../nbs/03_metrics.ipynb #0e0f1f7e
 def _best_macro_cut(y, p):
     "The highest common cut with the best mean of the F1 of the rows; every row has a positive."
     pos, p = [np.sort(pi[yi > 0]) for yi, pi in zip(y, p)], [np.sort(pi[pi > -np.inf]) for pi in p]
@@ -198,7 +191,6 @@ def tune_threshold(y, # (N, L) labels of the validation split; NaN: unknown
     keep = y.any(0)
     return float(_best_macro_cut(y.T[keep], p.T[keep]))
 
-# %% ../nbs/03_metrics.ipynb #8c447d80
 def tune_thresholds(y, # (N, L) labels of the validation split; NaN: unknown
                     p # (N, L) scores
     ) -> np.ndarray: # (L,) thresholds
@@ -215,7 +207,8 @@ def resample(n_instances: int, # instances of the split, N
     "Draw `n` bootstrap resamples of the instances as multinomial counts."
     for name, v in dict(n_instances=n_instances, n=n).items():
         if not isinstance(v, Integral) or v < 1: raise ValueError(f"{name}: expected a whole number >= 1, got {v!r}")
-    return np.random.default_rng(seed).multinomial(n_instances, np.full(n_instances, 1/n_instances), size=n).astype(np.float32)
+    rng, p = np.random.default_rng(seed), np.full(n_instances, 1/n_instances)
+    return rng.multinomial(n_instances, p, size=n).astype(np.float32)
 
 # %% ../nbs/03_metrics.ipynb #6e7a5a2e
 def _f1_replicates(y, pred, counts, average):
@@ -252,8 +245,7 @@ def replicates(y, # (N, L) labels; NaN: unknown
                metric: str = 'macro_f1' # 'micro_f1', 'macro_f1', 'hamming', 'map' or 'lrap'
     ) -> np.ndarray: # (n,) the metric on each resample
     "A metric on every resample."
-    choices = ('micro_f1', 'macro_f1', 'hamming', 'map', 'lrap')
-    if not isinstance(metric, str) or metric not in choices:
+    if metric not in (choices := ['micro_f1', 'macro_f1', 'hamming', 'map', 'lrap']):
         raise ValueError(f"metric: expected one of {choices}, got {metric!r}")
     y, p, known = (_check if metric in ('map', 'lrap') else _check_pred)(y, p)
     if np.ndim(counts) != 2 or np.shape(counts)[1] != len(y):
@@ -272,7 +264,7 @@ def bootstrap(y, # (N, L) labels; NaN: unknown
               seed: int = 0,
               level: float = .95 # of the interval
     ) -> tuple: # lower and upper end
-    "Basic bootstrap interval of a metric over test instances: quantiles of the resamples, reflected at the value itself."
+    "Basic bootstrap interval of a metric: quantiles over resamples of test instances, reflected at the value itself."
     if not isinstance(level, Real) or not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     counts = resample(len(_check(y)[0]), n, seed)
@@ -292,7 +284,7 @@ def scores(y, # (N, L) labels, 0 or 1; NaN: unknown
     pred, keep = predict(p, threshold)*known, t.any(0)
     f1, last = _f1(t, pred), _known_last(t, ranked, known)
     lrap = np.where(t.any(1), _average_precision(t, ranked), 1.)[known.any(1)].mean()
-    out = dict(micro_f1=f1_score(t, pred, average='micro', zero_division=0), macro_f1=f1[keep].mean(),
+    out = dict(micro_f1=sk.f1_score(t, pred, average='micro', zero_division=0), macro_f1=f1[keep].mean(),
                hamming=(t != pred).sum()/known.sum(), map=_average_precision(t.T, ranked.T)[keep].mean(), lrap=lrap,
                ndcg=sk.ndcg_score(*last), coverage_error=sk.coverage_error(*last))
     for name, idx in (buckets or {}).items():

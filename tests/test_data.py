@@ -2,8 +2,8 @@
 import http.server, json, os, pickle, shutil, subprocess, sys, threading
 import numpy as np, pytest
 import mlcl.data as d
-from mlcl.data import load
-from mlcl.published import PUBLISHED
+from mlcl.data import PUBLISHED, benchmarks, embedded, load, registry
+from mlcl.labels import cardinality
 
 real = pytest.mark.skipif(not os.environ.get('MLCL_DATA'), reason='MLCL_DATA IS NOT SET: the real data sets are not tested')
 
@@ -13,14 +13,15 @@ SIZES = dict(aapd=(69169, 1000, 1000, 54, 2.43), arxiv_cs54=(56852, 7139, 7179, 
     coco_words=(24008, 2980, 3012, 238, 3.98), ucmerced_ml=(1680, 0, 420, 17, 3.34), emotions=(391, 0, 202, 6, 1.87),
     scene=(1211, 0, 1196, 6, 1.07), yeast=(1500, 0, 917, 14, 4.24), medical=(333, 0, 645, 45, 1.25), enron=(1123, 0, 579, 53, 3.38),
     bibtex=(4880, 0, 2515, 159, 2.40), delicious=(12920, 0, 3185, 983, 19.02), corel5k=(4500, 0, 500, 374, 3.52),
-    tmc2007=(21519, 0, 7077, 22, 2.16), genbase=(463, 0, 199, 27, 1.25), birds=(322, 0, 323, 19, 1.01))
+    eurlex57k=(45000, 6000, 6000, 127, 3.91), debtags=(23924, 3217, 3132, 224, 3.46),
+    corel5k_photos=(3977, 523, 500, 374, 3.52), tmc2007=(21519, 0, 7077, 22, 2.16), genbase=(463, 0, 199, 27, 1.25), birds=(322, 0, 323, 19, 1.01))
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv('MLCL_DATA', str(tmp_path/'data'))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    monkeypatch.setattr(d, 'ADDRESS', {})
+    monkeypatch.setattr(registry, 'ADDRESS', {})
     return tmp_path/'data'
 
 
@@ -66,13 +67,13 @@ def test_read_only_folder(folder, monkeypatch):
 def test_checksum_is_remembered_until_the_file_changes(folder, monkeypatch):
     folder.mkdir()
     path, hashed = folder/'x', []
-    digest = d.hashlib.file_digest
-    monkeypatch.setattr(d.hashlib, 'file_digest', lambda *a: hashed.append(1) or digest(*a))
+    digest = registry.hashlib.file_digest
+    monkeypatch.setattr(registry.hashlib, 'file_digest', lambda *a: hashed.append(1) or digest(*a))
     path.write_text('a')
-    sha = d.hashlib.sha256(b'a').hexdigest()
-    assert d._verified(path, sha)[0] and d._verified(path, sha)[0] and len(hashed) == 1
+    sha = registry.hashlib.sha256(b'a').hexdigest()
+    assert registry.verified(path, sha)[0] and registry.verified(path, sha)[0] and len(hashed) == 1
     path.write_text('bb')
-    assert not d._verified(path, sha)[0]
+    assert not registry.verified(path, sha)[0]
 
 
 @pytest.fixture
@@ -89,8 +90,8 @@ def server(folder, monkeypatch):
         def log_message(self, *_): pass
     httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    monkeypatch.setattr(d, 'ADDRESS', {'far/': f'http://127.0.0.1:{httpd.server_port}/'})
-    monkeypatch.setattr(d, 'FILES', {'far/file.bin': d.hashlib.sha256(body).hexdigest()})
+    monkeypatch.setattr(registry, 'ADDRESS', {'far/': f'http://127.0.0.1:{httpd.server_port}/'})
+    monkeypatch.setattr(registry, 'FILES', {'far/file.bin': registry.hashlib.sha256(body).hexdigest()})
     yield body, answers
     httpd.shutdown()
     httpd.server_close()
@@ -107,16 +108,16 @@ def test_interrupted_download_restarts(server, folder):
 
 def test_wrong_download_is_kept_aside(server, folder, monkeypatch):
     server[1].append('whole from now on')
-    monkeypatch.setattr(d, 'FILES', {'far/file.bin': '0'*64})
+    monkeypatch.setattr(registry, 'FILES', {'far/file.bin': '0'*64})
     with pytest.raises(ValueError, match='far/file.bin: expected sha256 000.*kept aside as file.bin.bad'): d.data_file('far/file.bin')
     assert [p.name for p in (folder/'far').iterdir()] == ['file.bin.bad']
 
 
 def test_killed_while_making_a_table(folder):
     def killed(): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): d._kept('t', 1, killed)
-    assert d._kept('t', 1, lambda: d.pd.DataFrame(dict(a=[1])))['a'].tolist() == [1]
-    assert d._kept('t', 1, killed)['a'].tolist() == [1]
+    with pytest.raises(KeyboardInterrupt): d.kept('t', 1, killed)
+    assert d.kept('t', 1, lambda: registry.pd.DataFrame(dict(a=[1])))['a'].tolist() == [1]
+    assert d.kept('t', 1, killed)['a'].tolist() == [1]
 
 
 def test_digits_are_the_same_everywhere():
@@ -137,7 +138,7 @@ def test_no_source_digit_in_two_splits(options):
 
 
 def test_digits_options_do_something():
-    def share(ds): return d.cardinality(ds.y[:, 0:2].prod(1, keepdims=True))
+    def share(ds): return cardinality(ds.y[:, 0:2].prod(1, keepdims=True))
     assert share(load('digits', cooccurrence=.8)) > 2*share(load('digits', cooccurrence=0.))
     n = load('digits', tail=2.).y.sum(0, dtype=int)
     assert n[0] > 5*n[5:].max()
@@ -147,19 +148,19 @@ def test_digits_options_do_something():
 
 def test_docstrings_hold_what_is_said():
     ds = load('docstrings')
-    assert 5000 < len(ds) < 9000 and 80 < ds.n_labels < 200 and 1.7 < d.cardinality(ds.y) < 2.4
-    assert len(set(ds.x)) == len(ds) and set(ds.info['versions']) == set(d.PACKAGES)
+    assert 5000 < len(ds) < 9000 and 80 < ds.n_labels < 200 and 1.7 < cardinality(ds.y) < 2.4
+    assert len(set(ds.x)) == len(ds) and set(ds.info['versions']) == set(embedded.PACKAGES)
     for i in range(0, len(ds), 50):
-        words = set(d.re.findall(r'\w+', ds.x[i]))
+        words = set(embedded.re.findall(r'\w+', ds.x[i]))
         assert not words & {ds.labels[l] for l in ds.y[i].nonzero()[0]}
     assert 'torch' not in load('docstrings').info['versions'] and 'self' not in ds.labels
 
 
 def test_embedded_checksum_depends_on_versions(monkeypatch):
     before = load('docstrings').sha256
-    kept = d._kept('docstrings', (1, {f: d.version(p) for f, p in d.PACKAGES.items()}), None)
-    monkeypatch.setattr(d, '_kept', lambda *_: kept)
-    monkeypatch.setattr(d, 'version', lambda _: '0')
+    kept = d.kept('docstrings', (1, {f: embedded.version(p) for f, p in embedded.PACKAGES.items()}), None)
+    monkeypatch.setattr(embedded, 'kept', lambda *_: kept)
+    monkeypatch.setattr(embedded, 'version', lambda _: '0')
     assert load('docstrings').sha256 != before
 
 
@@ -175,7 +176,7 @@ def test_real_sets(name):
         train, val, test, n_labels, mean = SIZES[name]
         got = {k: len(v) for k, v in ds.splits.items()}
         assert got['test'] == test and (got['train'], got['val']) == (train, val) if val else got['train'] + got['val'] == train
-        assert ds.n_labels == n_labels and abs(d.cardinality(ds.y) - mean) < .011
+        assert ds.n_labels == n_labels and abs(cardinality(ds.y) - mean) < .011
     if name != 'docstrings': assert d.FACTS[name] == d.facts(ds)
     if ds.kind == 'features': assert ds.x.dtype == np.float32 and np.isfinite(ds.x).all()
     if ds.kind == 'text' and name != 'docstrings': assert all(isinstance(t, str) and t.strip() for t in ds.x)
@@ -184,14 +185,14 @@ def test_real_sets(name):
 @real
 def test_aapd_holds_no_test_document_in_train():
     ds = load('aapd')
-    words = lambda i: ' '.join(d.re.findall(r'[a-z]+', ds.x[i])[:12])
+    words = lambda i: ' '.join(embedded.re.findall(r'[a-z]+', ds.x[i])[:12])
     train = {words(i) for i in ds.splits['train']}
     shared = [i for i in ds.splits['test'] if words(i) in train]
     assert len(shared) <= 5, len(shared)
 
 
 @real
-@pytest.mark.parametrize('name', ['ucmerced_ml', 'coco18'])
+@pytest.mark.parametrize('name', ['ucmerced_ml', 'coco18', 'corel5k_photos'])
 def test_pictures(name):
     x = load(name).x
     one, copy = x[5], pickle.loads(pickle.dumps(x))
@@ -219,10 +220,71 @@ def test_relative_data_folder(monkeypatch, tmp_path):
 
 def test_coco_words_needs_simplemma(monkeypatch):
     monkeypatch.setitem(sys.modules, 'simplemma', None)
-    with pytest.raises(ImportError, match=r'pip install mlcl\[text\]'): d._words(['a dog'])
+    with pytest.raises(ImportError, match=r'pip install mlcl\[text\]'): benchmarks._words(['a dog'])
 
 
 def test_command_line(capsys):
     d.main_list(), d.main_info('yeast'), d.main_get('digits')
     out = capsys.readouterr().out
     assert all(n in out for n in d.names()) and 'no licence stated' in out and 'Dataset(digits' in out
+
+
+def test_import_is_light():
+    "Reading data needs none of the libraries that train."
+    code = "import sys, mlcl.data; print([m for m in ('fastai', 'torchvision', 'transformers', 'timm') if m in sys.modules])"
+    assert elsewhere(code) == '[]'
+
+
+def test_fresh_leaves_out_what_an_earlier_split_holds():
+    splits = dict(train=np.array([0, 1]), val=np.array([2, 3, 4]), test=np.array([5, 6, 7, 8]))
+    groups = ['a', 'b', 'a', 'c', 'd', 'c', 'b', 'e', 'e']
+    cut, n = d.fresh(splits, groups)
+    assert {k: v.tolist() for k, v in cut.items()} == dict(train=[0, 1], val=[3, 4], test=[7, 8]) and n == dict(val=1, test=2)
+
+
+@real
+def test_three_label_sets_of_one_text():
+    sets = {k: load('eurlex57k', labels=k) for k in ('domains', 'thesauri', 'concepts')}
+    assert [ds.n_labels for ds in sets.values()] == [21, 127, 4271]
+    assert [round(cardinality(ds.y), 1) for ds in sets.values()] == [3.2, 3.9, 5.1]
+    first, *rest = sets.values()
+    for ds in rest:
+        assert ds.x == first.x and all((ds.splits[k] == i).all() for k, i in first.splits.items())
+    top = load('eurlex57k', labels='concepts', top=500)
+    n = sets['concepts'].y[first.splits['train']].sum(0, dtype=int)
+    assert top.n_labels == 500 and top.y[first.splits['train']].sum(0, dtype=int).min() == np.sort(n)[-500]
+    assert set(top.labels) < set(sets['concepts'].labels) and len(top) == len(first)
+
+
+@real
+@pytest.mark.parametrize('name', ['eurlex57k', 'debtags'])
+def test_repeats_can_be_left_out(name):
+    whole, cut = load(name), load(name, repeats=False)
+    group = np.array(cut.info['groups'])
+    train, val, test = (set(group[i]) for i in cut.splits.values())
+    assert not train & val and not train & test and not val & test
+    assert (cut.splits['train'] == whole.splits['train']).all()
+    lost = {k: len(whole.splits[k]) - len(cut.splits[k]) for k in ('val', 'test')}
+    assert lost == cut.info['repeats'] == whole.info['repeats'] and min(lost.values()) > 0
+    with pytest.raises(ValueError, match='repeats: expected True or False'): load(name, repeats=1.5)
+
+
+@real
+def test_words_of_photographs():
+    whole, frequent = load('corel5k_photos'), load('corel5k_photos', labels='frequent')
+    assert (frequent.n_labels, load('corel5k_photos', labels='evaluation').n_labels) == (144, 260)
+    official = np.concatenate([frequent.splits['train'], frequent.splits['val']])
+    assert frequent.y[official].sum(0).min() >= 20 and len(official) == 4500
+    at = [whole.labels.index(l) for l in frequent.labels]
+    assert (whole.y[:, at] == frequent.y).all() and whole.x[0].shape == (128, 128, 3)
+    assert sorted(l.lower() for l in whole.labels) == sorted(l.lower() for l in load('corel5k').labels) or whole.n_labels == load('corel5k').n_labels
+
+
+def test_held_out_splits_can_be_cut():
+    whole, cut = load('digits'), load('digits', most=50)
+    assert [len(cut.splits[k]) for k in ('train', 'val', 'test')] == [len(whole.splits['train']), 50, 50]
+    for k in ('val', 'test'):
+        assert set(cut.splits[k]) < set(whole.splits[k]) and (np.diff(cut.splits[k]) > 0).all()
+        assert set(load('digits', most=20).splits[k]) < set(cut.splits[k])
+    assert load('digits', most=10**6).splits['test'].tolist() == whole.splits['test'].tolist()
+    with pytest.raises(ValueError, match='most: expected at least 1, got 0'): load('digits', most=0)

@@ -2,9 +2,10 @@
 import dataclasses, json, warnings
 import numpy as np, pytest, torch
 from mlcl.data import Dataset
-from mlcl.learner import DEFAULTS, Batches, TrainingFailed, complete, load, make_learner, parameter_groups, ridge, schedule, train
+from mlcl.callbacks import Batches, TrainingFailed, parameter_groups, ridge, schedule
+from mlcl.encoders import tiny_roberta, weights_sha256
+from mlcl.learner import DEFAULTS, complete, load_trained, make_learner, train
 from mlcl.losses import LOSSES
-from mlcl.models import tiny_roberta
 
 
 def toy(n=150, n_labels=4, kind='features'):
@@ -28,7 +29,7 @@ def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 def test_every_loss_trains_repeatably(loss):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        a, b, c = (train(toy(), loss, settings=FAST, seed=s) for s in (0, 0, 1))
+        a, b, c = (train(toy(), loss=loss, settings=FAST, seed=s) for s in (0, 0, 1))
     assert same(state(a), state(b)) and not same(state(a), state(c))
     assert [r['epoch'] for r in a.history] == [1, 2] and all(np.isfinite(list(r.values())).all() for r in a.history)
     out = a.outputs('test')
@@ -40,26 +41,26 @@ def test_every_loss_trains_repeatably(loss):
 
 @pytest.mark.parametrize('loss', [n for n in ('proto', 'abalone', 'reg') if n in LOSSES])
 def test_prototypes_move(loss):
-    t = train(toy(), loss, settings=FAST | dict(epochs=1))
-    u = train(toy(), loss, settings=FAST | dict(epochs=1, lr=1e-12))
+    t = train(toy(), loss=loss, settings=FAST | dict(epochs=1))
+    u = train(toy(), loss=loss, settings=FAST | dict(epochs=1, lr=1e-12))
     assert (t.model.loss.prototypes - u.model.loss.prototypes).abs().max() > 1e-4
 
 
 def test_features_are_learned():
-    t = train(toy(), 'bce', settings=FAST | dict(epochs=30, lr=1e-2))
+    t = train(toy(), loss='bce', settings=FAST | dict(epochs=30, lr=1e-2))
     assert t.history[-1]['val_micro_f1'] > .7 and t.history[-1]['train_loss'] < t.history[0]['train_loss']
     assert t.best_epoch in [r['epoch'] for r in t.history] and len(t.history) == 10
 
 
 def test_best_epoch_is_chosen_on_validation_data(monkeypatch):
     "A probe that peaks in the middle: the best epoch follows it, on validation and not on training data, and its weights are kept."
-    import mlcl.learner as learner
+    import mlcl.callbacks as callbacks
     val, seen = iter([.2, .6, .4, .5]), []
     def probe(model, splits):
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return dict(train_macro_f1=float(len(seen)), val_macro_f1=next(val))
-    monkeypatch.setattr(learner, '_probe', probe)
-    t = train(toy(), 'reg', settings=FAST | dict(epochs=4))
+    monkeypatch.setattr(callbacks, 'online_probe', probe)
+    t = train(toy(), loss='reg', settings=FAST | dict(epochs=4))
     assert t.best_epoch == 2 and all(torch.equal(t.best_state[k], seen[1][k]) for k in seen[1])
 
 
@@ -67,16 +68,16 @@ def test_best_epoch_is_chosen_on_validation_data(monkeypatch):
 def test_nan_stops_with_the_place(loss):
     ds = toy()
     ds.x[5, 0] = np.nan
-    with pytest.raises(TrainingFailed, match=r'^model outputs are not finite in epoch 1, batch \d+$'): train(ds, loss, settings=FAST)
+    with pytest.raises(TrainingFailed, match=r'^model outputs are not finite in epoch 1, batch \d+$'): train(ds, loss=loss, settings=FAST)
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'model'])
 @pytest.mark.parametrize('loss', ['bce', 'reg'])
 def test_save_and_load(loss, name, tmp_path):
     ds = toy()
-    t = train(ds, loss, settings=FAST, share=.5, seed=3)
+    t = train(ds, loss=loss, settings=FAST, share=.5, seed=3)
     t.save(tmp_path/name)
-    back, bare = load(tmp_path/name, ds), load(tmp_path/name)
+    back, bare = load_trained(tmp_path/name, ds), load_trained(tmp_path/name)
     for split in ds.splits:
         for c in ('last', 'best'):
             for k, v in t.outputs(split, c).items(): np.testing.assert_array_equal(v, back.outputs(split, c)[k])
@@ -86,7 +87,7 @@ def test_save_and_load(loss, name, tmp_path):
 
 
 def test_saved_files_are_only_tensors_and_json(tmp_path):
-    train(toy(), 'reg', settings=FAST).save(tmp_path/'m')
+    train(toy(), loss='reg', settings=FAST).save(tmp_path/'m')
     assert sorted(p.name for p in (tmp_path/'m').iterdir()) == ['model.json', 'model.safetensors']
     json.loads((tmp_path/'m'/'model.json').read_text())
     raw = (tmp_path/'m'/'model.safetensors').read_bytes()
@@ -97,7 +98,7 @@ def test_saved_files_are_only_tensors_and_json(tmp_path):
 
 def test_a_pickle_is_refused(tmp_path):
     torch.save(dict(w=torch.zeros(2)), tmp_path/'m.safetensors')
-    with pytest.raises(Exception, match='(?i)header|safetensors|invalid'): load(tmp_path/'m.safetensors')
+    with pytest.raises(Exception, match='(?i)header|safetensors|invalid'): load_trained(tmp_path/'m.safetensors')
 
 
 @pytest.mark.parametrize('encoder', ['bag', 'conv', 'transformer', 'hf'])
@@ -107,9 +108,9 @@ def test_text_encoders_train_and_save(encoder, tmp_path):
         pytest.importorskip('transformers')
         tiny_roberta(tmp_path/'roberta', ds.x)
         encoder = f"hf:{tmp_path/'roberta'}"
-    t = train(ds, 'reg', encoder, dict(epochs=1, projection=8, encoder=options))
+    t = train(ds, encoder, 'reg', dict(epochs=1, projection=8, encoder=options))
     t.save(tmp_path/'m.safetensors')
-    back = load(tmp_path/'m.safetensors', ds)
+    back = load_trained(tmp_path/'m.safetensors', ds)
     np.testing.assert_allclose(back.outputs('test')['features'], t.outputs('test')['features'], rtol=1e-4, atol=1e-5)
 
 
@@ -127,15 +128,15 @@ def test_a_last_single_instance_and_unlabelled_ones():
     ds = toy()
     ds.y[10:40] = 0
     ds = dataclasses.replace(ds, splits=ds.splits | dict(train=np.arange(65)))
-    for loss in ('bce', 'reg'): assert np.isfinite(train(ds, loss, settings=FAST).history[-1]['train_loss'])
+    for loss in ('bce', 'reg'): assert np.isfinite(train(ds, loss=loss, settings=FAST).history[-1]['train_loss'])
 
 
 def test_settings():
     assert complete() == DEFAULTS and complete() is not DEFAULTS
     with pytest.raises(ValueError, match='batch_size'): complete(dict(bs=3))
-    with pytest.raises(ValueError, match='expected'): train(toy(), 'no loss', settings=FAST)
-    with pytest.raises(ValueError, match='expected'): train(toy(), 'reg', settings=FAST | dict(encoder=dict(depth=3)))
-    with pytest.raises(ValueError, match='warmup'): train(toy(), 'reg', settings=FAST | dict(warmup=2))
+    with pytest.raises(ValueError, match='expected'): train(toy(), loss='no loss', settings=FAST)
+    with pytest.raises(ValueError, match='expected'): train(toy(), loss='reg', settings=FAST | dict(encoder=dict(depth=3)))
+    with pytest.raises(ValueError, match='warmup'): train(toy(), loss='reg', settings=FAST | dict(warmup=2))
 
 
 def test_schedule_and_groups():
@@ -159,7 +160,7 @@ def test_ridge_is_the_normal_equation():
 
 
 def test_no_noise(capsys):
-    train(toy(), 'bce', settings=FAST)
+    train(toy(), loss='bce', settings=FAST)
     assert capsys.readouterr().out == ''
 
 
@@ -173,25 +174,40 @@ def test_half_precision_is_finite(loss):
 
 
 def test_a_second_training_starts_with_the_encoder_and_a_new_head():
-    ds, first = toy(), train(toy(), 'reg', settings=FAST)
+    ds, first = toy(), train(toy(), loss='reg', settings=FAST)
     learn = make_learner(ds, 'mlp', 'bce', FAST, start=first.model.encoder)
     start, given = learn.model.encoder.state_dict(), {k: v.clone() for k, v in first.model.encoder.state_dict().items()}
     assert all(torch.equal(start[k], given[k]) for k in given) and learn.model.head.out_features == 4
-    more = train(ds, 'bce', settings=FAST, start=first.model.encoder)
+    more = train(ds, loss='bce', settings=FAST, start=first.model.encoder)
     assert not torch.equal(more.model.encoder.layers[0].weight, first.model.encoder.layers[0].weight)
     assert all(torch.equal(v, given[k]) for k, v in first.model.encoder.state_dict().items()) # the first model is left alone
-    assert not same(state(more), state(train(ds, 'bce', settings=FAST)))
-    with pytest.raises(RuntimeError): train(ds, 'bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)
+    assert not same(state(more), state(train(ds, loss='bce', settings=FAST)))
+    with pytest.raises(RuntimeError): train(ds, loss='bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)
 
 
 def test_the_loss_is_told_when_an_epoch_is_over():
     "SPLC corrects negatives from the second epoch on; the Learner counts for it."
-    t = train(toy(), 'splc', settings=FAST | dict(epochs=3))
+    t = train(toy(), loss='splc', settings=FAST | dict(epochs=3))
     assert t.model.loss.epoch == 3
 
 
 def test_a_model_with_pairs_of_labels_is_saved_whole(tmp_path):
     "GMA-SCL weighs by how often labels meet: the counts travel with the model."
-    t = train(toy(), 'gma', settings=FAST)
+    t = train(toy(), loss='gma', settings=FAST)
     t.save(tmp_path/'m')
-    assert torch.equal(load(tmp_path/'m').model.loss.cooccurrence, t.model.loss.cooccurrence)
+    assert torch.equal(load_trained(tmp_path/'m').model.loss.cooccurrence, t.model.loss.cooccurrence)
+
+
+def test_transposed_names_are_noticed():
+    with pytest.raises(ValueError, match="encoder: expected one of .*got 'bce'"): train(toy(), 'bce', 'mlp', FAST)
+
+
+def test_a_saved_model_says_which_weights_it_began_with(tmp_path):
+    pytest.importorskip('transformers')
+    ds = toy(kind='text')
+    tiny_roberta(tmp_path/'roberta', ds.x)
+    t = train(ds, f"hf:{tmp_path/'roberta'}", 'bce', dict(epochs=1, encoder=dict(length=8, pooling='mean')))
+    t.save(tmp_path/'m')
+    back = load_trained(tmp_path/'m', ds)
+    assert back.model.encoder.weights_sha256 == t.model.encoder.weights_sha256 and back.model.encoder.pooling == 'mean'
+    assert weights_sha256(t.model.encoder.net) != t.model.encoder.weights_sha256 # trained since

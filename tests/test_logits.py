@@ -10,7 +10,8 @@ import torch
 from mlcl.checks import check_gradient, label_batches, random_labels
 from mlcl.losses import (LOSSES, AsymmetricLoss, BCELoss, DistributionBalancedLoss, FocalLoss, HillLoss, NoPositivesWarning, SPLCLoss, TwoWayLoss,
                          ZLPRLoss, make_loss)
-from mlcl.losses.bce import LogitLoss, NothingKnownWarning, balanced_weights
+from mlcl.losses.bce import LogitLoss, balanced_weights
+from mlcl.losses.checks import NothingKnownWarning
 
 F64 = torch.float64
 BATCHES = label_batches()
@@ -582,10 +583,10 @@ def test_bad_settings_are_named(argument, f):
 
 def test_learner_hands_over_and_keeps_the_frequencies(tmp_path):
     from test_learner import FAST, toy
-    from mlcl.learner import load, train
+    from mlcl.learner import load_trained as load, train
 
     ds = toy()
-    t = train(ds, "db", settings=FAST | dict(epochs=1), share=0.5, seed=1)
+    t = train(ds, loss="db", settings=FAST | dict(epochs=1), share=0.5, seed=1)
     loss, y = t.model.loss, t.labels("train")
     assert loss.n_instances == len(y) < 90 and loss.label_counts.tolist() == y.sum(0).clip(1, len(y) - 1).tolist()
     t.save(tmp_path / "m")
@@ -600,9 +601,9 @@ def test_learner_hands_over_and_keeps_the_frequencies(tmp_path):
 def test_old_files_load_where_nothing_is_missing(name, tmp_path):
     "Files saved before `n_instances` was kept load for every loss that does not need it."
     from test_learner import FAST, toy
-    from mlcl.learner import load, train
+    from mlcl.learner import load_trained as load, train
 
-    train(toy(), name, settings=FAST | dict(epochs=1)).save(tmp_path / "m")
+    train(toy(), loss=name, settings=FAST | dict(epochs=1)).save(tmp_path / "m")
     path = tmp_path / "m" / "model.json"
     meta = json.loads(path.read_text())
     del meta["n_instances"]
@@ -618,7 +619,7 @@ def test_prediction_does_not_see_the_shift_of_db():
     from test_learner import FAST, toy
     from mlcl.learner import train
 
-    t = train(toy(), "db", settings=FAST | dict(epochs=1, loss=dict(bias=5.0)))
+    t = train(toy(), loss="db", settings=FAST | dict(epochs=1, loss=dict(bias=5.0)))
     out = t.outputs("test")
     with torch.no_grad():
         x = t.model.head(torch.from_numpy(out["features"]).to(t.model.head.weight.device)).cpu()

@@ -9,8 +9,8 @@ import torch
 
 from mlcl.checks import random_labels
 from mlcl.losses import Block, ContrastiveLoss, NoPositivesWarning, RegLoss, SupConLoss, contrast
-from mlcl.losses.contrast import common_width, definition
-from mlcl.losses.proto import check_flag
+from mlcl.losses.checks import check_flag, common_width
+from mlcl.losses.contrast import definition
 from mlcl.losses.reg import carried
 from mlcl.labels import OneHot
 from mlcl.scale.queue import LabelQueue, WithQueue

@@ -3,8 +3,9 @@ import json, math
 import numpy as np, pytest, torch
 from torch import nn
 from mlcl.metrics import per_label_f1, predict, scores, tune_threshold, tune_thresholds
-from mlcl.probe import (GRID, KINDS, STRENGTHS, Readout, batch_order, by_threshold, choose, head_proba, logistic, probe_grid, read_out, scaling,
-                        shrunk_thresholds, start_heads, train_heads)
+from mlcl.linear import STRENGTHS, logistic, scaling
+from mlcl.probe import GRID, batch_order, choose, head_proba, probe_grid, read_out, start_heads, train_heads
+from mlcl.thresholds import KINDS, Readout, by_threshold, shrunk_thresholds
 
 
 def one_by_one(x, y, start, order, grid, batch_size):
@@ -466,3 +467,42 @@ def test_an_unknown_label_teaches_nothing():
     known = ~np.isnan(z[80:, 1])
     p = head_proba(part.features(torch.tensor(x[80:])), part.weight)[0, :, 1].numpy() > .5
     assert part.f1[0, 1] == pytest.approx(2*(p & (z[80:, 1] == 1)).sum()/((p & known).sum() + (z[80:, 1] == 1).sum()))
+
+
+def test_unknown_labels_are_left_out_of_the_solved_probe():
+    x, y = problem(200, 6, 5)
+    y = y.clone().double()
+    gaps = y.clone()
+    gaps[:70, 1], gaps[::2, 3] = torch.nan, torch.nan
+    pr, whole = logistic(x, gaps, (.1, .01), tol=1e-6), logistic(x, y, (.1, .01), tol=1e-6)
+    for l in (0, 2, 4): assert torch.allclose(pr.weight[:, l], whole.weight[:, l], atol=2e-3)
+    z = ((x - pr.mean)*pr.factor).numpy()
+    from sklearn.linear_model import LogisticRegression
+    for l in (1, 3):
+        rows = (gaps[:, l] == gaps[:, l]).numpy()
+        for k, s in enumerate(pr.strengths):
+            m = LogisticRegression(C=1/(rows.sum()*s), tol=1e-10, max_iter=10_000).fit(z[rows], y[rows, l].numpy())
+            assert np.abs(pr.weight[k, l].numpy() - np.r_[m.coef_[0], m.intercept_]).max() < 3e-3, (l, s)
+
+
+def test_labels_nobody_knows():
+    x, y = problem(60, 4, 3)
+    gaps = y.double()
+    gaps[:, 1] = torch.nan
+    pr = logistic(x, gaps, (.1, .01))
+    assert torch.isfinite(pr.weight).all() and (pr.weight[:, 1] == 0).all() and (pr.weight[:, 0, :-1] != 0).any()
+
+
+def test_readouts_of_unknown_labels():
+    "Hidden validation labels change neither the scores of others nor raise; thresholds count known positives only."
+    outputs, ys = splits(n_labels=6)
+    hidden = {s: y.astype(float) for s, y in ys.items()}
+    hidden['train'][:40, 2], hidden['val'][:30, 2] = np.nan, np.nan
+    a, b = (read_out(outputs, y, 'reg', kind='linear') for y in (ys, hidden))
+    assert a.keys() == b.keys()
+    for name in b:
+        assert np.isfinite(b[name].p['test']).all() and np.isfinite(b[name].threshold).all() and 0 <= b[name].info['val_macro_f1'] <= 1
+    m, known = ys['val'][:, 2], hidden['val'][:, 2] == hidden['val'][:, 2]
+    p = b['linear@features|each'].p['val']
+    want = (m[known].sum()*tune_thresholds(hidden['val'], p)[2] + 10*tune_threshold(hidden['val'], p))/(m[known].sum() + 10)
+    assert np.isclose(shrunk_thresholds(hidden['val'], p)[2], want)

@@ -258,7 +258,7 @@ def fastai_steps(x, y):
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import SGD
-    from mlcl.learner import Batches
+    from mlcl.callbacks import Batches
 
     torch.manual_seed(0)
     model = Whole(make_loss('reg', 5, 4)).float() # fastai's recorder wants float32

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 import mlcl.data as d
-from mlcl import published, study
+from mlcl import study
+from mlcl.data import published, registry
 from mlcl.data import load
 
 VOC = 'voc2007/VOCdevkit/VOC2007'
@@ -205,7 +206,7 @@ def test_every_file_is_needed(name, make, monkeypatch):
     assert d.present(name) and d.get(name) and d.describe(name)['terms']
     assert load(name).sha256 == load(name).sha256
     for file in d.SETS[name]['files']:
-        path = next(root/f for f in d._forms(file) if (root/f).exists())
+        path = next(root/f for f in registry._forms(file) if (root/f).exists())
         path.rename(aside := path.with_name('aside'))
         assert not d.present(name)
         with pytest.raises(FileNotFoundError, match='MLCL_DATA') as e: load(name)
@@ -350,7 +351,7 @@ def test_earlier_records_keep_their_names(name, monkeypatch):
 def test_the_published_study_runs(make, tmp_path, monkeypatch):
     "The published path on a text and an image set: only the sizes, and the weights nobody can fetch here, are small."
     pytest.importorskip('transformers')
-    from mlcl.models import tiny_roberta
+    from mlcl.encoders import tiny_roberta
     monkeypatch.setenv('MLCL_RESULTS', str(tmp_path/'results'))
     make('uklex'), make('voc2007')
     tiny_roberta(tmp_path/'roberta', load('uklex').x)
@@ -370,15 +371,15 @@ def test_the_published_study_runs(make, tmp_path, monkeypatch):
 
 def test_lazily_decoded_pictures_train_alike(make, monkeypatch):
     "Beyond the memory limit, processes decode the batches; the weights are the same."
-    import mlcl.models
+    import mlcl.encoders.networks
     from mlcl.learner import make_learner, train
-    from mlcl.vision import Images, image_tensors
+    from mlcl.encoders import Squares, image_tensors
     make('voc2007')
     settings = dict(epochs=2, batch_size=3, projection=8, encoder=dict(size=32, pretrained=False))
-    whole = train(load('voc2007'), 'reg', 'tv:shufflenet_v2_x0_5', settings)
-    monkeypatch.setattr(mlcl.models, 'image_tensors', partial(image_tensors, limit=0))
+    whole = train(load('voc2007'), 'tv:shufflenet_v2_x0_5', 'reg', settings)
+    monkeypatch.setattr(mlcl.encoders.networks, 'image_tensors', partial(image_tensors, limit=0))
     learn = make_learner(load('voc2007'), 'tv:shufflenet_v2_x0_5', 'reg', settings)
-    assert isinstance(learn.inputs['train'][0], Images) and learn.dls.train.fake_l.num_workers >= 1
-    lazy = train(load('voc2007'), 'reg', 'tv:shufflenet_v2_x0_5', settings)
+    assert isinstance(learn.inputs['train'][0], Squares) and learn.dls.train.fake_l.num_workers >= 1
+    lazy = train(load('voc2007'), 'tv:shufflenet_v2_x0_5', 'reg', settings)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), lazy.model.state_dict().values()))
     np.testing.assert_array_equal(whole.outputs('test')['features'], lazy.outputs('test')['features'])

@@ -170,7 +170,7 @@ def test_callback():
     from fastai.callback.progress import ProgressCallback
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
-    from mlcl.learner import Batches
+    from mlcl.callbacks import Batches
 
     seen = []
 

@@ -1,4 +1,5 @@
 "Tiles: every tiling gives the value and the gradient that automatic differentiation gives to the definition."
+import math
 import subprocess
 import sys
 import warnings
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from mlcl.checks import label_batches, random_labels
+from mlcl.gradients import forces
+from mlcl.labels import OneHot
 from mlcl.losses import LOSSES, NoPositivesWarning
-from mlcl.losses.contrast import definition
-from mlcl.scale import tiles
-from mlcl.scale.tiles import sizes_of
+from mlcl.losses.contrast import Block, contrast, definition, row_loss, unit
+from mlcl.losses import tiles
+from mlcl.losses.tiles import sizes_of
 from helpers import make_loss
 
 EMBEDDING = [n for n, c in LOSSES.items() if c.route == "embeddings"]
@@ -78,6 +81,33 @@ def test_float32(name):
     for p, q, r in zip(ga, gb, gc):
         assert (p - q).abs().max() <= 1e-5 * p.abs().max()
         assert (p - r).abs().max() <= 1e-5 * r.abs().max()
+
+
+@pytest.mark.parametrize("tile", [None, 1, 3, 50])
+@pytest.mark.parametrize("form", [dict(), dict(drop_repulsion=True), dict(apart=True)], ids=["plain", "gate", "apart"])
+def test_rows_of_any_mass(form, tile):
+    "Random W whose rows have any mass, some none; factors β; the tiled loss is the sum of `row_loss`, in value and gradient."
+    for seed, t in product(range(4), (0.02, 0.1, 1.0)):
+        torch.manual_seed(seed)
+        x, p = torch.randn(9, 4, dtype=F64, requires_grad=True), torch.randn(5, 4, dtype=F64, requires_grad=True)
+        w = (3 * torch.rand(9, 14, dtype=F64) * (torch.rand(9, 14) < 0.4)).fill_diagonal_(0)
+        batch, others = Block(x, torch.ones(9, 5), math.log(0.3)), Block(p, OneHot(5))
+        rows = lambda labels, refs, me: list(w[me].split([9, 5], 1))
+        value = contrast([batch], [batch, others], rows, temperature=t, tile=tile, count=1, **form)
+        beta = torch.cat([torch.full((9,), math.log(0.3), dtype=F64), torch.zeros(5, dtype=F64)])
+        plain = row_loss(unit(x) @ unit(torch.cat([x, p])).T, w, t, torch.arange(9), beta, **form).sum()
+        assert value.item() == pytest.approx(plain.item(), rel=1e-11)
+        for a, b in zip(torch.autograd.grad(value, [x, p]), torch.autograd.grad(plain, [x, p])):
+            assert (a - b).abs().max() < 1e-11 * b.abs().max()
+
+
+def test_the_gate_is_stated_for_rows_of_any_mass():
+    "A loss whose rows have another mass than 1, with the gate on: definition and loss in use agree, and no positive is pushed."
+    (x, y), loss = data(), make("mulsupcon")
+    loss.drop_repulsion = True
+    assert loss(x, y).item() == pytest.approx(definition(loss, x, y).item(), rel=1e-12)
+    f = forces(loss, x.detach(), y)
+    assert (f.force[f.weight > 0] > -1e-12).all() and (f.law[f.weight > 0] < -1e-3).any()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0, -1.0])

@@ -10,7 +10,7 @@ from mlcl import losses
 from mlcl.checks import label_batches, naive_contrast, random_labels
 from mlcl.labels import OneHot
 from mlcl.losses import LOSSES, MulSupConLoss, SupConLoss
-from mlcl.losses.contrast import Block, _rows, contrast, positions
+from mlcl.losses.contrast import Block, contrast, positions, row_loss
 from test_losses import EMBEDDING, F64, INSTANCES, data, make, quiet
 from helpers import DENSE, make_loss
 
@@ -247,7 +247,7 @@ def test_gradient_by_the_scores(name):
         log_mult = torch.where(torch.arange(m) < len(y), math.log(loss.beta), 0.0).double() if name == "abalone" else torch.zeros(m, dtype=F64)
         n = loss.count(y) or (mass > 0).sum().item()
         s = torch.rand(len(w), m, dtype=F64, requires_grad=True)
-        part, found = _rows(s, torch.eye(m, dtype=F64), log_mult, w, me, 0.2, loss.drop_repulsion, loss.apart)
+        part, found = row_loss(s, w, 0.2, me, log_mult, loss.drop_repulsion, loss.apart).sum(), (w.sum(1) > 0).sum()
         (g,) = torch.autograd.grad(part / n, s)
         sigma = (s.detach() / 0.2 + log_mult).masked_fill(torch.arange(m) == me[:, None], -math.inf).softmax(1)
         stated = (mass * sigma - w) / 0.2 / n
@@ -364,7 +364,7 @@ def test_the_core_is_the_symbolic_loss(drop):
     torch.manual_seed(0)
     s, w, tau = torch.rand(3, 3, dtype=F64, requires_grad=True), torch.rand(3, 3, dtype=F64).fill_diagonal_(0), 0.3
     w = w / w.sum(1, keepdim=True)
-    part, _ = _rows(s, torch.eye(3, dtype=F64), torch.zeros(3, dtype=F64), w, torch.arange(3), tau, drop)
+    part = row_loss(s, w, tau, torch.arange(3), drop_repulsion=drop).sum()
     (g,) = torch.autograd.grad(part, s)
     slopes = [sympy.lambdify([*S, *W, *B, TAU], sympy.diff(LOSS, S[j]) - (sympy.Max(SIGMA[j] - W[j], 0) / TAU if drop else 0)) for j in range(2)]
     for i in range(3):
@@ -394,7 +394,7 @@ def test_sincere_between_positives():
     forces = []
     for second in (-0.9, 0.9):
         s = torch.tensor([[0.3, second, 0.1, -0.2]], dtype=F64, requires_grad=True)
-        part, _ = _rows(s, torch.eye(4, dtype=F64), torch.zeros(4, dtype=F64), w, torch.tensor([-1]), 0.1, False, True)
+        part = row_loss(s, w, 0.1, apart=True).sum()
         forces.append(torch.autograd.grad(part, s)[0][0])
     assert forces[0][0] == forces[1][0] and all(abs(f.sum()) < 1e-12 for f in forces) and abs(forces[0][1]) > abs(forces[1][1])
 

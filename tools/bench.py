@@ -21,9 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from mlcl.checks import random_labels
-from mlcl.losses import LOSSES, make_loss
+from mlcl.losses import LOSSES, make_loss, tiles
 from mlcl.losses.contrast import definition
-from mlcl.scale import tiles
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "results" / "bench.jsonl"
@@ -305,6 +304,19 @@ def against_library():
         print("library   multi-hot labels:", type(e).__name__, str(e).splitlines()[0][:80])
 
 
+def light():
+    "Time of importing one loss over that of importing torch, in fresh interpreters that take turns."
+    def seconds(code):
+        out = subprocess.run([sys.executable, "-c", f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"], capture_output=True, text=True, check=True)
+        return float(out.stdout)
+
+    ms = dict(torch=[], loss=[])
+    for _ in range(4 if QUICK else 15):
+        for k, code in (("torch", "import torch"), ("loss", "from mlcl.losses import RegLoss")):
+            ms[k].append(seconds(code) * 1e3)
+    store("light", **middle(ms, "loss", "torch"), ms=statistics.median(ms["loss"]), torch_ms=statistics.median(ms["torch"]))
+
+
 def child(call):
     "What a function of this file prints in a process of its own, or None where it dies."
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; bench.{call}"
@@ -431,6 +443,6 @@ if __name__ == "__main__":
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
     chosen = [a for a in sys.argv[1:] if a != "quick"]
-    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, size, published, gpu, own_data):
+    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, light, size, published, gpu, own_data):
         if part.__name__ in chosen or not chosen and part is not own_data: # which takes ten minutes, and needs the data folder
             part()

@@ -1,21 +1,17 @@
--- Pandoc filter: Quarto's numbered equations, figures and tables, its references and its callouts, for HTML and GitHub Markdown.
-local NAMES = {fig = 'Figure', tbl = 'Table', eq = 'Equation', sec = 'Section'}
+-- Pandoc filter: Quarto's numbered equations, figures and tables, references to them, and its callouts;
+-- for HTML and, as far as the home page asks, for GitHub's Markdown.
+local NAMES = {fig = 'Figure', tbl = 'Table', eq = 'Equation'}
 local CALLOUTS = {note = true, tip = true, warning = true, caution = true, important = true}
 local html, count, refs = FORMAT:match 'html', {}, {}
 
 local function warn(text) io.stderr:write('[WARNING] ' .. text .. '\n') end
 local function kind(id) return NAMES[id:match '^(%a+)%-' or ''] and id:match '^(%a+)%-' end
-local function raw(text) return pandoc.RawBlock('html', text) end
 
-local function register(id, text)
+local function register(id)
   if refs[id] then warn('label ' .. id .. ' occurs twice') end
-  local k = kind(id)
-  if not text then
-    count[k] = (count[k] or 0) + 1
-    text = tostring(count[k])
-  end
-  refs[id] = text
-  return text
+  count[kind(id)] = (count[kind(id)] or 0) + 1
+  refs[id] = tostring(count[kind(id)])
+  return refs[id]
 end
 
 -- "Figure 2: " before a caption; an unlabelled one keeps its caption as it is.
@@ -31,22 +27,11 @@ local function figure(content, caption, attr)
 end
 
 local function callout(div, type)
-  local title, body = div.attributes.title, div.content
-  local inlines = title and pandoc.Inlines(title)
-  if not title and body[1] and body[1].t == 'Header' then inlines = body:remove(1).content end
-  local head = inlines or pandoc.Inlines(type:sub(1, 1):upper() .. type:sub(2))
-  if div.attributes.collapse and div.attributes.collapse ~= 'false' then
-    local summary = pandoc.write(pandoc.Pandoc{pandoc.Plain(head)}, 'html'):gsub('%s+$', '')
-    local start = html and '<details class="callout callout-' .. type .. '">' or '<details>'
-    return pandoc.Blocks{raw(start .. '<summary>' .. summary .. '</summary>')} .. body .. {raw '</details>'}
-  end
-  if not html then
-    local start = inlines and pandoc.Blocks{pandoc.Para{pandoc.Strong(inlines)}} or pandoc.Blocks{}
-    local name = pandoc.Div({pandoc.Para{pandoc.Str(type)}}, {class = 'title'})
-    return pandoc.Div(pandoc.Blocks{name} .. start .. body, {class = type})
-  end
-  local titled = pandoc.Div({pandoc.Div({pandoc.Plain(head)}, {class = 'callout-title-container'})}, {class = 'callout-header'})
-  return pandoc.Div({titled, pandoc.Div(body, {class = 'callout-body'})}, {class = 'callout callout-' .. type, role = 'note'})
+  local body, head = div.content, pandoc.Inlines(div.attributes.title or type:gsub('^%l', string.upper))
+  if body[1] and body[1].t == 'Header' then head = body:remove(1).content end
+  local title = pandoc.Div({pandoc.Plain(head)}, {class = 'callout-title-container'})
+  local parts = {pandoc.Div({title}, {class = 'callout-header'}), pandoc.Div(body, {class = 'callout-body'})}
+  return pandoc.Div(parts, {class = 'callout callout-' .. type, role = 'note'})
 end
 
 local function label_equations(inlines)
@@ -65,59 +50,44 @@ end
 
 local structure = {
   traverse = 'topdown',
-  Header = function(h) if kind(h.identifier) == 'sec' then register(h.identifier, pandoc.utils.stringify(h)) end end,
   Inlines = label_equations,
-  Image = function(i)
-    if not html and i.src:match '%.ipynb$' then return pandoc.Link(i.attributes.alt or pandoc.utils.stringify(i.caption), i.src) end
-  end,
   Span = function(s)
-    if not html and s.classes:includes 'symbol' then return pandoc.Inlines{} end
     if not s.classes:includes 'equation' then return end
-    local n = '(' .. register(s.identifier) .. ')'
-    if not html then return pandoc.Math('DisplayMath', s.content[1].text .. '\\tag{' .. n:sub(2, -2) .. '}') end
-    s.content:insert(pandoc.Span({pandoc.Str(n)}, {class = 'eqno'}))
+    local n = register(s.identifier)
+    if not html then return pandoc.Math('DisplayMath', s.content[1].text .. '\\tag{' .. n .. '}') end
+    s.content:insert(pandoc.Span({pandoc.Str('(' .. n .. ')')}, {class = 'eqno'}))
     return s
   end,
   Figure = function(f)
     local text = numbered(f.identifier, f.caption.long[1] and f.caption.long[1].content or pandoc.Inlines{})
-    f.caption.long = {pandoc.Plain(text)}
-    if html then return f, false end
-    return figure(f.content, text), false
+    return figure(f.content, text, f.attr), false
   end,
   Table = function(t)
-    if not html then for _, spec in ipairs(t.colspecs) do spec[2] = nil end end
     local caption = t.caption.long[1]
-    if caption then
-      local last = caption.content[#caption.content]
-      local id = last and last.text and last.text:match '^{#(tbl%-[%w_-]+)}$'
-      if id then
-        t.identifier = id
-        caption.content:remove()
-        if #caption.content > 0 and caption.content[#caption.content].t == 'Space' then caption.content:remove() end
-      end
-      caption.content = numbered(t.identifier, caption.content)
-      t.caption.long = {caption}
+    local last = caption and caption.content[#caption.content]
+    local id = last and last.text and last.text:match '^{#(tbl%-[%w_-]+)}$'
+    if id then
+      t.identifier = id
+      caption.content:remove()
     end
-    if not html then
-      t.identifier = ''
-      return t
-    end
+    if caption then t.caption.long = {pandoc.Plain(numbered(t.identifier, caption.content))} end
+    if html then return t end
+    for _, spec in ipairs(t.colspecs) do spec[2] = nil end
+    t.identifier = ''
     return t
   end,
   Div = function(d)
-    for type in pairs(CALLOUTS) do
-      if d.classes:includes('callout-' .. type) then return callout(d, type) end
-    end
+    local type = d.classes[1] and d.classes[1]:match '^callout%-(%a+)$'
+    if CALLOUTS[type] and html then return callout(d, type) end
     if d.classes:includes 'fold' and html then
-      local start = raw('<details class="code-fold"><summary>' .. (d.attributes.summary or 'Code') .. '</summary>')
-      return pandoc.Blocks{start} .. d.content .. {raw '</details>'}
+      local start = '<details class="code-fold"><summary>' .. d.attributes.summary .. '</summary>'
+      return pandoc.Blocks{pandoc.RawBlock('html', start)} .. d.content .. {pandoc.RawBlock('html', '</details>')}
     end
-    local k = kind(d.identifier)
-    if (k == 'fig' or k == 'tbl' or d.classes:includes 'captioned') and d.content[#d.content].t == 'Para' then
-      local caption = numbered(d.identifier, d.content:remove().content)
+    if d.classes:includes 'captioned' and d.content[#d.content].t == 'Para' then
+      local caption, k = numbered(d.identifier, d.content:remove().content), kind(d.identifier)
       return figure(d.content, caption, pandoc.Attr(d.identifier, {k == 'tbl' and 'table' or 'image'})), k == 'fig'
     end
-    if not html and not CALLOUTS[d.classes[1]] and d.classes[1] ~= 'title' then return d.content end
+    if not html then return d.content end
   end,
 }
 
@@ -127,12 +97,11 @@ local function reference(c)
     warn('reference @' .. c.id .. ' has no label on this page')
     return pandoc.Str('?')
   end
-  if k ~= 'sec' and c.mode ~= 'SuppressAuthor' then text = NAMES[k] .. '\u{a0}' .. (k == 'eq' and '(' .. text .. ')' or text) end
+  text = NAMES[k] .. '\u{a0}' .. (k == 'eq' and '(' .. text .. ')' or text)
   return html and pandoc.Link(text, '#' .. c.id, '', {class = 'ref'}) or pandoc.Str(text)
 end
 
 local references = {
-  CodeBlock = function(c) if not html and c.classes:includes 'output' then return pandoc.CodeBlock(c.text, {class = 'text'}) end end,
   Cite = function(c)
     if not kind(c.citations[1].id) then return end
     local out = pandoc.Inlines{}
@@ -142,9 +111,11 @@ local references = {
     end
     return out
   end,
+  CodeBlock = function(c)
+    if not html and c.classes:includes 'output' then return pandoc.CodeBlock(c.text, {class = 'text'}) end
+  end,
   RawBlock = function(r)
-    if r.text:match '^<!%-%-' then return {} end
-    if not html and r.format == 'html' and r.text:match '<table' then return pandoc.read(r.text, 'html').blocks end
+    if not html and r.text:match '<table' then return pandoc.read(r.text, 'html').blocks end
   end,
 }
 

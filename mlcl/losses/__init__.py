@@ -7,6 +7,7 @@ __all__ = ['LOSSES', 'WregLoss', 'AsymmetricOneLoss', 'make_loss']
 
 # %% ../../nbs/29_losses.ipynb #54ecfdc2
 import inspect, reprlib
+import torch
 from torch import nn
 from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
 from .bce import BCELoss, WeightedLoss
@@ -30,28 +31,46 @@ from .sincere import SincereLoss
 
 # %% ../../nbs/29_losses.ipynb #059252ad
 class WregLoss(RegLoss):
-    "WREG: `RegLoss` without its regulariser."
+    """WREG: `RegLoss` without its regulariser.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
+    `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> loss = WregLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
+    (torch.Size([]), torch.Size([2, 3]))
+    """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap
                  prototype_anchors: bool = True, # False: prototypes are references only
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
-                ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, **scale)
+                 tile: int = None, product: torch.dtype = None # see `RegLoss`
+                ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, tile, product)
 
 # %% ../../nbs/29_losses.ipynb #a51c0de1
 class AsymmetricOneLoss(AsymmetricLoss):
-    "ASL with the settings of the multi-label study's baseline: BCE whose negatives are faded by p, without a margin."
-    def __init__(self, gamma_neg: float = 1., gamma_pos: float = 0., margin: float = 0., reduction: str = 'mean', **weights):
+    """ASL with the settings of the multi-label study's baseline: BCE whose negatives are faded by p, without a margin.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    reduction: mean over known entries, sum, or batchmean, sum/B. pos_weight, clip: weights of positives.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> AsymmetricOneLoss()(x, y)
+    tensor(0.5199)
+    """
+    def __init__(self, gamma_neg: float = 1., gamma_pos: float = 0., margin: float = 0.,
+                 reduction: str = 'mean', **weights):
         super().__init__(gamma_neg, gamma_pos, margin, reduction, **weights)
 
 # %% ../../nbs/29_losses.ipynb #6dfbd1e8
-LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, asl1=AsymmetricOneLoss, zlpr=ZLPRLoss, twoway=TwoWayLoss,
-              db=DistributionBalancedLoss, hill=HillLoss, splc=SPLCLoss,
+LOSSES = dict(bce=BCELoss, focal=FocalLoss, asl=AsymmetricLoss, asl1=AsymmetricOneLoss, zlpr=ZLPRLoss,
+              twoway=TwoWayLoss, db=DistributionBalancedLoss, hill=HillLoss, splc=SPLCLoss,
               proto=PrototypeLoss, supcon_any=SupConAnyLoss, supcon_all=SupConAllLoss, base=JaccardSupConLoss,
-              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss, wreg=WregLoss, reg=RegLoss,
-              softjac=SoftJaccardLoss, gma=GMALoss, multisupcon=MultiSupConLoss, sincere=SincereLoss)
+              mulsupcon=MulSupConLoss, simdis=SimilarityDissimilarityLoss, abalone=AbaloneLoss,
+              wreg=WregLoss, reg=RegLoss, softjac=SoftJaccardLoss, gma=GMALoss,
+              multisupcon=MultiSupConLoss, sincere=SincereLoss)
 
 # %% ../../nbs/29_losses.ipynb #4cc204aa
 def make_loss(name: str, # a name in `LOSSES`
@@ -65,12 +84,15 @@ def make_loss(name: str, # a name in `LOSSES`
     "Make a loss by name."
     if name not in LOSSES: raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
     if label_counts is not None and (not hasattr(label_counts, '__len__') or len(label_counts) != n_labels):
-        raise ValueError(f"label_counts: expected a number for each of {n_labels} labels, got {reprlib.repr(label_counts)}")
+        got = reprlib.repr(label_counts)
+        raise ValueError(f"label_counts: expected a number for each of {n_labels} labels, got {got}")
     given = dict(n_labels=n_labels, dim=dim, label_counts=label_counts, n_instances=n_instances, labels=labels)
     if 'cooccurrence' in settings: given.pop('labels')
     takes = {**_settings(LOSSES[name]), **_options(LOSSES[name])}
     unknown = set(settings) - set(takes) | set(settings) & set(given)
-    if unknown: raise ValueError(f"settings: expected for {name} {', '.join(k for k in takes if k not in given) or 'none'}, got {', '.join(sorted(unknown))}")
+    if unknown:
+        known = ', '.join(k for k in takes if k not in given) or 'none'
+        raise ValueError(f"settings: expected for {name} {known}, got {', '.join(sorted(unknown))}")
     return LOSSES[name](**{k: v for k, v in given.items() if k in takes}, **settings)
 
 # %% ../../nbs/29_losses.ipynb #23c26435

@@ -7,35 +7,50 @@ __all__ = ['abalone_weight', 'AbaloneLoss']
 
 # %% ../../nbs/26_abalone.ipynb #ad999475
 import math
+from itertools import accumulate
 import torch
-from ..labels import OneHot, counts, intersection, sizes, spread
-from .contrast import check_number, drop_self
+from ..labels import intersection, sizes, spread, union
+from .checks import check_number
+from .contrast import drop_self, place
 from .proto import PrototypeLoss
 
 # %% ../../nbs/26_abalone.ipynb #af0ed80e
-def abalone_weight(labels, # (b, L) multi-hot
-                   refs: list, # labels of each block: multi-hot for instances, `OneHot` for prototypes
+def abalone_weight(labels, # label sets of b anchors
+                   refs: list, # label sets of each block: of instances, and last of prototypes
                    me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block; rows sum to 1 over all blocks
-    "W of ABALONE: every label of an anchor has the same mass, shared by its prototype (1) and its instances (1/|union|)."
-    size = sizes(labels).clamp(min=1)[:, None]
-    m = [1. if isinstance(r, OneHot) else (size + sizes(r)).sub_(intersection(labels, r)).reciprocal_() for r in refs]
-    turned = [mk if getattr(r, 'y', None) is labels else None for mk, r in zip(m, refs)] # symmetric within a batch
-    d = sum(counts(r) if isinstance(r, OneHot) else spread(mk, r, t) for mk, r, t in zip(m, refs, turned)) - labels/size * (me >= 0)[:, None]
-    q = labels / (d.clamp(min=1e-9) * size)
-    return drop_self([intersection(q, r, labels).mul_(mk) for mk, r in zip(m, refs)], me)
+    "W of ABALONE: each label of an anchor has the same mass, shared by prototype (1) and instances (1/|union|)."
+    *instances, prototypes = refs
+    m = drop_self([union(labels, r).clamp_(min=1).reciprocal_() for r in instances], me)
+    d = 1 + sum(spread(mk, r, turned) for mk, r, turned in zip(m, instances, _turned(m, instances, me)))
+    q = labels / d / sizes(labels).clamp(min=1)[:, None]
+    return [mk.mul_(intersection(q, r)) for mk, r in zip(m, instances)] + [intersection(q, prototypes)]
+
+# %% ../../nbs/26_abalone.ipynb #aeb6a70a
+def _turned(m, refs, me):
+    "For each block the transpose of its m where it is known, as the anchors are all of the block in order; else None."
+    starts = [0, *accumulate(map(len, refs))]
+    return [mk if len(me) == len(r) and place(me, i, len(r)) == 0 else None for mk, r, i in zip(m, refs, starts)]
 
 # %% ../../nbs/26_abalone.ipynb #8f866d2b
 class AbaloneLoss(PrototypeLoss):
-    "ABALONE (arXiv 2404.08720): instances against instances and prototypes, balanced by label."
+    """ABALONE: instances against instances and prototypes, balanced by label.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2404.08720.
+    `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> loss = AbaloneLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
+    (torch.Size([]), torch.Size([2, 3]))
+    """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  beta: float = .1, # factor of the instances in the denominator, > 0
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                 tile: int = None, product: torch.dtype = None # see above
                 ):
-        super().__init__(n_labels, dim, temperature, **scale)
+        super().__init__(n_labels, dim, temperature, tile, product)
         self.beta = check_number(beta, 'beta')
     def blocks(self, batch, refs):
         scaled = refs._replace(log_mult=math.log(self.beta))

@@ -6,10 +6,19 @@
 __all__ = ['JaccardSupConLoss']
 
 # %% ../../nbs/23_base.ipynb #7374e7a8
+import torch
 from ..labels import jaccard
 from .contrast import ContrastiveLoss, drop_self, rows_to_one
 
 # %% ../../nbs/23_base.ipynb #64c616b7
 class JaccardSupConLoss(ContrastiveLoss):
-    "Base: supervised contrastive loss with positives weighted by the Jaccard index of the label sets; arguments as `ContrastiveLoss`."
+    """Base: supervised contrastive loss with positives weighted by the Jaccard index of the label sets.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 23.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> JaccardSupConLoss()(x, y)
+    tensor(0.6931)
+    """
     def weight(self, labels, refs, me): return rows_to_one(drop_self([jaccard(labels, r) for r in refs], me))

@@ -8,21 +8,24 @@ __all__ = ['DistributionBalancedLoss']
 # %% ../../nbs/14_db.ipynb #3d40960a
 import torch
 from torch.nn.functional import logsigmoid
-from .bce import EntryLoss, _fitting, check_counts, check_range
-from .contrast import check_number
+from .bce import EntryLoss, _fitting
+from .checks import check_counts, check_number, check_range
 
 # %% ../../nbs/14_db.ipynb #9f389f98
 class DistributionBalancedLoss(EntryLoss):
-    "Distribution-balanced loss (Wu et al. 2020; shift as in Huang et al. 2021): co-occurrence weight, prior shift, negative-tolerant scale, focal factor. Predicts logits > 0, without the shift."
+    """Distribution-balanced loss: co-occurrence weight, prior shift, negative-tolerant scale, focal factor.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    Wu et al. 2020; shift as in Huang et al. 2021. It predicts the labels with logits > 0, without the shift.
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> DistributionBalancedLoss([1, 1], 2)(x, y)
+    tensor(0.1429)
+    """
     def __init__(self,
-                 label_counts, # (L,) number of training instances with each label
-                 n_instances: int, # number of training instances N
-                 alpha: float = .1, # offset of the weight, >= 0
-                 beta: float = 10., # slope of the weight, > 0
-                 mu: float = .2, # centre of the weight
+                 label_counts, n_instances: int, # (L,) number of training instances with each label; of all, N
+                 alpha: float = .1, beta: float = 10., mu: float = .2, # of the weight: offset >= 0, slope > 0, centre
                  bias: float = .05, # strength κ' of the shift, >= 0
-                 kappa: float = 2., # scale κ of the negatives, > 0
-                 gamma: float = 2. # focal exponent γ, >= 0; 0 for no focal factor
+                 kappa: float = 2., gamma: float = 2. # scale κ > 0 of the negatives; focal exponent γ >= 0, 0 for none
                 ):
         super().__init__()
         self.register_buffer('label_counts', check_counts(label_counts, n_instances), persistent=False)

@@ -8,7 +8,8 @@ __all__ = ['focal', 'FocalLoss', 'AsymmetricLoss']
 # %% ../../nbs/11_focal.ipynb #07e06ce6
 import torch
 from torch.nn.functional import logsigmoid
-from .bce import WeightedLoss, check_range
+from .bce import WeightedLoss
+from .checks import check_range
 
 # %% ../../nbs/11_focal.ipynb #f3a3f529
 def focal(t, # logit of the true answer, any shape
@@ -18,7 +19,15 @@ def focal(t, # logit of the true answer, any shape
     return -(gamma*logsigmoid(-t)).exp()*logsigmoid(t)
 
 class FocalLoss(WeightedLoss):
-    "Focal loss (Lin et al. 2017): −α_t (1 − p_t)^γ log p_t, the factor differentiated like the rest."
+    """Focal loss (Lin et al. 2017): −α_t (1 − p_t)^γ log p_t, the factor differentiated like the rest.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    reduction: mean over known entries, sum, or batchmean, sum/B. pos_weight, clip: weights of positives.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> FocalLoss()(x, y)
+    tensor(0.1733)
+    """
     def __init__(self,
                  gamma: float = 2., # γ >= 0; 0 is BCE
                  alpha: float = None, # weight of positives, between 0 and 1, negatives get 1 − α; None: 1 for both
@@ -34,7 +43,16 @@ class FocalLoss(WeightedLoss):
 
 # %% ../../nbs/11_focal.ipynb #420cf8f6
 class AsymmetricLoss(WeightedLoss):
-    "ASL (Ridnik et al. 2021): focal with one exponent for each side, and p − m in place of p for negatives. The publication sums; the default here is the mean."
+    """ASL (Ridnik et al. 2021): focal with one exponent for each side, and p − m in place of p for negatives.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    The publication sums; the default here is the mean.
+    reduction: mean over known entries, sum, or batchmean, sum/B. pos_weight, clip: weights of positives.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> AsymmetricLoss()(x, y)
+    tensor(0.1855)
+    """
     def __init__(self,
                  gamma_neg: float = 4., # γ₋ >= 0
                  gamma_pos: float = 1., # γ₊ >= 0

@@ -7,12 +7,21 @@ __all__ = ['HillLoss']
 
 # %% ../../nbs/15_hill.ipynb #3bdb439a
 import torch
-from .bce import EntryLoss, check_range, check_reduction
+from .bce import REDUCTIONS, EntryLoss
+from .checks import check_choice, check_range
 from .focal import focal
 
 # %% ../../nbs/15_hill.ipynb #877c7d20
 class HillLoss(EntryLoss):
-    "Hill loss (Zhang et al. 2021): (λ − p)p² for negatives, focal with a margin for positives. The publication sums."
+    """Hill loss (Zhang et al. 2021): (λ − p)p² for negatives, focal with a margin for positives.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    The publication sums; the default here is the mean.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> HillLoss()(x, y)
+    tensor(0.4759)
+    """
     def __init__(self,
                  lam: float = 1.5, # λ > 0; below 3/2 the most confident negatives are pulled up
                  margin: float = 1., # m >= 0, taken off the logits of positives
@@ -21,7 +30,7 @@ class HillLoss(EntryLoss):
                 ):
         super().__init__()
         self.lam, self.margin = check_range(lam, 'lam', positive=True), check_range(margin, 'margin')
-        self.gamma, self.reduction = check_range(gamma, 'gamma'), check_reduction(reduction)
+        self.gamma, self.reduction = check_range(gamma, 'gamma'), check_choice(reduction, 'reduction', REDUCTIONS)
     def terms(self, logits, labels):
         p = logits.sigmoid()
         return torch.where(labels == 1, focal(logits - self.margin, self.gamma), (self.lam - p)*p**2)

@@ -6,13 +6,22 @@
 __all__ = ['MulSupConLoss']
 
 # %% ../../nbs/24_mulsupcon.ipynb #dfccbcab
+import torch
 from ..labels import counts, intersection
-from .contrast import ContrastiveLoss, drop_self
+from .contrast import ContrastiveLoss, drop_self, others
 
 # %% ../../nbs/24_mulsupcon.ipynb #bad87ca1
 class MulSupConLoss(ContrastiveLoss):
-    "MulSupCon (Zhang & Wu, AAAI 2024), within a batch: a SupCon term for each label of each anchor, mean over these; arguments as `ContrastiveLoss`."
+    """MulSupCon, within a batch: a SupCon term for each label of each anchor, mean over these.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Zhang & Wu, AAAI 2024.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> MulSupConLoss()(x, y)
+    tensor(0.6931)
+    """
     def weight(self, labels, refs, me):
-        n = sum(counts(r) for r in refs) - (me >= 0).float()[:, None]
+        n = others(sum(counts(r) for r in refs), me)
         return drop_self([intersection(labels / n.clamp(min=1), r) for r in refs], me)
     def count(self, labels): return labels.sum().item()

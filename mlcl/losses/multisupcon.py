@@ -6,21 +6,30 @@
 __all__ = ['MultiSupConLoss']
 
 # %% ../../nbs/35_multisupcon.ipynb #776f8733
+import torch
 import torch.nn.functional as F
 from ..labels import jaccard
-from .contrast import ContrastiveLoss, check_number, drop_self
+from .checks import check_range
+from .contrast import ContrastiveLoss, drop_self
 
 # %% ../../nbs/35_multisupcon.ipynb #98fd58f3
 class MultiSupConLoss(ContrastiveLoss):
-    "MultiSupCon: pairs whose Jaccard index exceeds a threshold are positives and weigh by it (as in pytorch-metric-learning from 3.0)."
+    """MultiSupCon: pairs whose Jaccard index exceeds a threshold are positives and weigh by it.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. As in pytorch-metric-learning 3.0.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> MultiSupConLoss()(x, y)
+    tensor(0.3466)
+    """
     def __init__(self,
                  temperature: float = .1, # τ > 0
                  threshold: float = .3, # c in [0, 1): a positive has a larger Jaccard index
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                 tile: int = None, product: torch.dtype = None # see above
                 ):
-        super().__init__(temperature, **scale)
-        self.threshold = check_number(threshold, 'threshold', positive=False)
-        if not 0 <= self.threshold < 1: raise ValueError(f"threshold: expected a number in [0, 1), got {threshold!r}")
+        super().__init__(temperature, tile, product)
+        self.threshold = check_range(threshold, 'threshold', 1.)
     def weight(self, labels, refs, me):
         mats = drop_self([jaccard(labels, r) for r in refs], me)
         mats = [F.threshold_(m, self.threshold, 0.) for m in mats]

@@ -7,22 +7,19 @@ __all__ = ['equal_weight', 'overlap_strength', 'reg_weight', 'carried', 'RegLoss
 
 # %% ../../nbs/27_reg.ipynb #9b8b228e
 import torch
-from ..labels import OneHot, counts, intersection, sizes, spread
-from .contrast import check_number, drop_self, rows_to_one
-from .proto import PrototypeLoss, check_flag
+from ..labels import as_sets, counts, intersection, sizes, spread
+from .checks import check_flag, check_number
+from .contrast import drop_self, others, rows_to_one
+from .proto import PrototypeLoss
 
 # %% ../../nbs/27_reg.ipynb #819874b4
-def equal_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are prototypes
-                 refs: list, # labels of each block
+def equal_weight(labels, # label sets of b anchors, instances or prototypes
+                 refs: list, # label sets of each block
                  me # (b,) position of each anchor among the references
     ) -> list: # one (b, M_k) matrix for each block
     "W of REG for α = 0: every label of an anchor has the same mass, shared equally by its positives."
-    n = sum(counts(r) for r in refs)
-    if isinstance(labels, OneHot):
-        d = n[labels.idx] - (me >= 0).to(n.dtype)
-        return drop_self([intersection(labels, r) / d.masked_fill(d == 0, 1)[:, None] for r in refs], me)
-    d = (n - (me >= 0)[:, None].to(n.dtype)).clamp(min=1)
-    q = labels / (d * sizes(labels).clamp(min=1)[:, None])
+    d = others(sum(counts(r) for r in refs), me).clamp(min=1)
+    q = labels / d / sizes(labels).clamp(min=1)[:, None]
     return drop_self([intersection(q, r) for r in refs], me)
 
 # %% ../../nbs/27_reg.ipynb #88faa98b
@@ -31,7 +28,7 @@ def overlap_strength(labels, # (b, L) multi-hot or `OneHot`
                      me, # (b,) position of each anchor among the references
                      alpha: float # exponent of the overlap; negative: only references whose labels the anchor has all
     ) -> list: # one (b, M_k) matrix f for each block
-    "f = r^α on pairs that share a label, r = |aᵢ∧aⱼ|/|aⱼ|; 1[r = 1] for α < 0; 0 for the anchor itself."
+    "f = r^α on pairs that share a label, r = |aᵢ∩aⱼ|/|aⱼ|; 1[r = 1] for α < 0; 0 for the anchor itself."
     out = []
     for r in refs:
         common, size = intersection(labels, r), sizes(r)
@@ -48,7 +45,7 @@ def reg_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are pro
     "W of REG: the mass of an anchor is shared by its labels, then by the positives of the label in proportion to f."
     if alpha == 0: return equal_weight(labels, refs, me)
     f = overlap_strength(labels, refs, me, alpha)
-    if isinstance(labels, OneHot): return rows_to_one(f)
+    if as_sets(labels).prototypes: return rows_to_one(f)
     d = sum(spread(fk, r) for fk, r in zip(f, refs))
     q = labels / d.masked_fill(d == 0, torch.inf) / sizes(labels).clamp(min=1)[:, None]
     return [fk * intersection(q, r) for fk, r in zip(f, refs)]
@@ -56,31 +53,40 @@ def reg_weight(labels, # (b, L) multi-hot, or `OneHot` where the anchors are pro
 # %% ../../nbs/27_reg.ipynb #6071f17e
 def carried(labels, # `OneHot` label sets of prototypes
             refs: list # labels of each block of references
-    ): # positions of the prototypes whose label another reference carries; None where leaving out the rest is not worth it
+    ): # positions of prototypes whose label another reference carries; None where leaving out the rest is not worth it
     "The prototypes that can have a positive."
     if len(labels) < 128: return None
-    seen = sum(counts(r) for r in refs if not isinstance(r, OneHot))
+    seen = sum(counts(r) for r in refs if not as_sets(r).prototypes)
     idx = seen[labels.idx].nonzero().flatten()
     return idx if len(idx) < .8*len(labels) else None
 
 # %% ../../nbs/27_reg.ipynb #a94e428d
 class RegLoss(PrototypeLoss):
-    "REG (arXiv 2412.00101): overlap-weighted contrastive loss over instances and prototypes without repulsion between positives."
+    """REG: overlap-weighted contrastive loss over instances and prototypes without repulsion between positives.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
+    `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> loss = RegLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
+    (torch.Size([]), torch.Size([2, 3]))
+    """
     def __init__(self,
-                 n_labels: int, # number of labels L
-                 dim: int, # embedding size D
+                 n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
                  regularize: bool = True, # False gives WREG, with the usual repulsion between positives
                  prototype_anchors: bool = True, # False: prototypes are references only; cheaper where labels are many
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                 tile: int = None, product: torch.dtype = None # see above
                 ):
-        super().__init__(n_labels, dim, temperature, **scale)
-        self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', positive=False), check_flag(regularize, 'regularize')
+        super().__init__(n_labels, dim, temperature, tile, product)
+        self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', False), check_flag(regularize, 'regularize')
         self.prototype_anchors = check_flag(prototype_anchors, 'prototype_anchors')
     def blocks(self, batch, refs):
         p = self.prototype_block()
         return [batch, p] if self.prototype_anchors else [batch], [refs, p]
     def live(self, labels, refs): return carried(labels, refs)
     def weight(self, labels, refs, me): return reg_weight(labels, refs, me, self.alpha)
-    def extra_repr(self): return f"{super().extra_repr()}, alpha={self.alpha:g}, regularize={self.drop_repulsion}" + ", prototype_anchors=False"*(not self.prototype_anchors)
+    def extra_repr(self):
+        rest = "" if self.prototype_anchors else ", prototype_anchors=False"
+        return f"{super().extra_repr()}, alpha={self.alpha:g}, regularize={self.drop_repulsion}{rest}"

@@ -6,6 +6,7 @@
 __all__ = ['simdis_factor', 'SimilarityDissimilarityLoss']
 
 # %% ../../nbs/25_simdis.ipynb #1e86a604
+import torch
 from ..labels import intersection, sizes
 from .contrast import ContrastiveLoss, drop_self
 
@@ -13,13 +14,21 @@ from .contrast import ContrastiveLoss, drop_self
 def simdis_factor(a, # (n, L) multi-hot, the anchors
                   b # (m, L) multi-hot or `OneHot`
     ): # (n, m), in [0, 1]; 0 for pairs without a common label
-    "Kˢ·Kᵈ = |aᵢ∧bⱼ|/|aᵢ| · 1/(1 + |bⱼ∖aᵢ|): 1 for equal sets only."
+    "Kˢ·Kᵈ = |aᵢ∩bⱼ|/|aᵢ| · 1/(1 + |bⱼ∖aᵢ|): 1 for equal sets only."
     common = intersection(a, b)
     return common / (1 + sizes(b) - common).mul_(sizes(a).clamp(min=1)[:, None])
 
 # %% ../../nbs/25_simdis.ipynb #3139bca2
 class SimilarityDissimilarityLoss(ContrastiveLoss):
-    "Similarity-dissimilarity loss (arXiv 2410.13439), as we read it: SupCon with each log-term times Kˢ·Kᵈ; arguments as `ContrastiveLoss`."
+    """Similarity-dissimilarity loss, as we read it: SupCon with each log-term times Kˢ·Kᵈ.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Huang et al., arXiv 2410.13439.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> SimilarityDissimilarityLoss()(x, y)
+    tensor(0.3466)
+    """
     def weight(self, labels, refs, me):
         k = drop_self([simdis_factor(labels, r) for r in refs], me)
         n = sum(m.sign().sum(1, keepdim=True) for m in k)

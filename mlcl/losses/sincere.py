@@ -7,10 +7,10 @@ __all__ = ['shared_weight', 'SincereLoss']
 
 # %% ../../nbs/36_sincere.ipynb #ad2bc6f4
 import torch
-from torch import nn
-from ..labels import OneHot, intersection
-from .contrast import ContrastiveLoss, check_number, drop_self, rows_to_one
-from .proto import PrototypeLoss, check_count
+from ..labels import intersection
+from .checks import check_choice, check_number
+from .contrast import ContrastiveLoss, drop_self, rows_to_one
+from .proto import PrototypeLoss
 from .reg import carried, reg_weight
 
 # %% ../../nbs/36_sincere.ipynb #f9ec8c5b
@@ -23,30 +23,31 @@ def shared_weight(labels, # (b, L) multi-hot
 
 # %% ../../nbs/36_sincere.ipynb #444f927d
 class SincereLoss(ContrastiveLoss):
-    "SINCERE (Feeney & Hughes, arXiv 2309.14277) for label sets: each positive against the non-positives alone."
-    apart = True
+    """SINCERE for label sets: each positive against the non-positives alone.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Feeney & Hughes, arXiv 2309.14277.
+    With `weights='reg'`, `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> SincereLoss()(x, y)
+    tensor(0.4621)
+    """
+    apart, prototype_block = True, PrototypeLoss.prototype_block
     def __init__(self,
-                 temperature: float = .1, # τ > 0
-                 weights: str = 'shared', # 'shared': 1/|P(i)| over pairs that share a label; 'reg': those of REG, with prototypes
-                 n_labels: int = None, # number of labels L, for 'reg'
-                 dim: int = None, # embedding size D, for 'reg'
-                 alpha: float = 0., # exponent of the overlap, for 'reg'
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                 temperature: float = .1, weights: str = 'shared', # τ > 0; 'shared': 1/|P(i)|; 'reg': REG's, with prototypes
+                 n_labels: int = None, dim: int = None, alpha: float = 0., # for 'reg': L, D, exponent of the overlap
+                 tile: int = None, product: torch.dtype = None # see above
                 ):
-        super().__init__(temperature, **scale)
-        if weights not in ('shared', 'reg'): raise ValueError(f"weights: expected 'shared' or 'reg', got {weights!r}")
-        self.weights, self.alpha = weights, check_number(alpha, 'alpha', positive=False)
-        if weights == 'shared' and self.alpha: raise ValueError(f"alpha: expected 0 unless weights='reg', got {alpha!r}")
-        if weights == 'reg':
-            self.n_labels, self.dim = check_count(n_labels, 'n_labels'), check_count(dim, 'dim')
-            self.own = OneHot(self.n_labels)
-            self.prototypes = nn.Parameter(torch.randn(self.n_labels, self.dim) / self.dim**.5)
-    prototype_block = PrototypeLoss.prototype_block
+        super().__init__(temperature, tile, product)
+        self.weights = check_choice(weights, 'weights', ('shared', 'reg'))
+        self.alpha = check_number(alpha, 'alpha', False)
+        if alpha and weights == 'shared': raise ValueError(f"alpha: expected 0 unless weights='reg', got {alpha!r}")
+        if weights == 'reg': PrototypeLoss.own_prototypes(self, n_labels, dim)
     def blocks(self, batch, refs):
-        if self.weights == 'shared': return [batch], [refs]
-        p = self.prototype_block()
-        return [batch, p], [refs, p]
+        p = [self.prototype_block()] if self.weights == 'reg' else []
+        return [batch, *p], [refs, *p]
     def weight(self, labels, refs, me):
         return shared_weight(labels, refs, me) if self.weights == 'shared' else reg_weight(labels, refs, me, self.alpha)
     def live(self, labels, refs): return carried(labels, refs)
-    def extra_repr(self): return f"{super().extra_repr()}, weights={self.weights!r}" + f", alpha={self.alpha:g}"*(self.weights == 'reg')
+    def extra_repr(self):
+        return f"{super().extra_repr()}, weights={self.weights!r}" + f", alpha={self.alpha:g}"*(self.weights == 'reg')

@@ -6,27 +6,32 @@
 __all__ = ['SPLCLoss']
 
 # %% ../../nbs/16_splc.ipynb #1fe42d13
-from numbers import Integral
 import torch
-from .bce import EntryLoss, check_range, check_reduction
+from .bce import REDUCTIONS, EntryLoss
+from .checks import check_choice, check_count, check_range
 from .focal import focal
 
 # %% ../../nbs/16_splc.ipynb #e9925d22
 class SPLCLoss(EntryLoss):
-    "SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch. The publication sums."
+    """SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    The publication sums; the default here is the mean.
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> SPLCLoss()(x, y)
+    tensor(0.4376)
+    """
     def __init__(self,
                  threshold: float = .6, # θ in [0, 1): a negative with p > θ is trained as a positive
                  change_epoch: int = 1, # E₀: corrections begin when so many epochs are over
-                 margin: float = 1., # m >= 0, taken off the logits of positives
-                 gamma: float = 2., # γ >= 0, focal exponent
+                 margin: float = 1., gamma: float = 2., # m >= 0, off the logits of positives; focal exponent γ >= 0
                  reduction: str = 'mean' # 'mean' over known entries, 'sum', or 'batchmean': the sum over instances
                 ):
         super().__init__()
-        if isinstance(change_epoch, bool) or not isinstance(change_epoch, Integral) or change_epoch < 0:
-            raise ValueError(f"change_epoch: expected a whole number >= 0, got {change_epoch!r}")
-        self.threshold, self.change_epoch, self.epoch = check_range(threshold, 'threshold', 1.), int(change_epoch), 0
+        self.threshold, self.epoch = check_range(threshold, 'threshold', 1.), 0
+        self.change_epoch = check_count(change_epoch, 'change_epoch', 0)
         self.margin, self.gamma = check_range(margin, 'margin'), check_range(gamma, 'gamma')
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice(reduction, 'reduction', REDUCTIONS)
     def after_epoch(self):
         "Say that an epoch is over."
         self.epoch += 1

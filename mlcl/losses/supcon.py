@@ -8,19 +8,27 @@ __all__ = ['SupConLoss', 'SupConAnyLoss', 'SupConAllLoss']
 # %% ../../nbs/22_supcon.ipynb #6ba7ce82
 import torch
 from ..labels import jaccard
+from .checks import check_choice
 from .contrast import ContrastiveLoss, drop_self, rows_to_one
 
 # %% ../../nbs/22_supcon.ipynb #0809065d
 class SupConLoss(ContrastiveLoss):
-    "SupCon (Khosla et al. 2020), −(1/|P(i)|) Σ log σ over the positives of each anchor, mean over anchors that have one."
+    """SupCon: −(1/|P(i)|) Σ log σ over the positives P(i) of each anchor, mean over anchors that have one.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> SupConLoss()(x, y)
+    tensor(0.6931)
+    """
     def __init__(self,
                  temperature: float = .1, # τ > 0
                  positives: str = 'any', # 'any': one label in common; 'all': the same label set
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
+                 tile: int = None, product: torch.dtype = None # see above
                 ):
-        super().__init__(temperature, **scale)
-        if positives not in ('any', 'all'): raise ValueError(f"positives: expected 'any' or 'all', got {positives!r}")
-        self.positives = positives
+        super().__init__(temperature, tile, product)
+        self.positives = check_choice(positives, 'positives', ('any', 'all'))
     def weight(self, labels, refs, me):
         pick = torch.ceil if self.positives == 'any' else torch.floor
         return rows_to_one(drop_self([pick(jaccard(labels, r)) for r in refs], me))
@@ -28,14 +36,30 @@ class SupConLoss(ContrastiveLoss):
 
 # %% ../../nbs/22_supcon.ipynb #860d9f26
 class SupConAnyLoss(SupConLoss):
-    "`SupConLoss` in which one label in common makes a positive."
+    """`SupConLoss` in which one label in common makes a positive.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
+    >>> SupConAnyLoss()(x, y)
+    tensor(0.6931)
+    """
     def __init__(self, temperature: float = .1, # τ > 0
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
-                ): super().__init__(temperature, 'any', **scale)
+                 tile: int = None, product: torch.dtype = None # see above
+                ): super().__init__(temperature, 'any', tile, product)
 
 # %% ../../nbs/22_supcon.ipynb #7d00f480
 class SupConAllLoss(SupConLoss):
-    "`SupConLoss` in which only the same label set makes a positive."
+    """`SupConLoss` in which only the same label set makes a positive.
+
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
+    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
+
+    >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 0], [0, 1]])
+    >>> SupConAllLoss()(x, y)
+    tensor(0.6931)
+    """
     def __init__(self, temperature: float = .1, # τ > 0
-                 **scale # `tile` and `product`, see `ContrastiveLoss`
-                ): super().__init__(temperature, 'all', **scale)
+                 tile: int = None, product: torch.dtype = None # see above
+                ): super().__init__(temperature, 'all', tile, product)

@@ -6,14 +6,24 @@
 __all__ = ['TwoWayLoss']
 
 # %% ../../nbs/13_twoway.ipynb #c3fd25cd
+import torch
 import warnings
 from torch.nn.functional import logsigmoid
-from .bce import LogitLoss, check_range
+from .bce import LogitLoss
+from .checks import check_range
 from .contrast import NoPositivesWarning
 
 # %% ../../nbs/13_twoway.ipynb #dd6d70d9
 class TwoWayLoss(LogitLoss):
-    "Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, within labels and within instances."
+    """Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, by label and instance.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    A constant added to all logits changes nothing, so thresholds must be tuned.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> TwoWayLoss()(x, y)
+    tensor(1.3863)
+    """
     unknown = True # NaN is neither
     fixed_threshold = False # unchanged by a constant added to all logits
     def __init__(self,

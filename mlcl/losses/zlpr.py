@@ -11,7 +11,15 @@ from .bce import LogitLoss
 
 # %% ../../nbs/12_zlpr.ipynb #00d88295
 class ZLPRLoss(LogitLoss):
-    "ZLPR (Su et al. 2022): log(1 + Σ exp of negatives) + log(1 + Σ exp of minus positives), mean over instances; predicts logits > 0."
+    """ZLPR (Su et al. 2022): log(1 + Σ exp of negatives) + log(1 + Σ exp of minus positives), mean over instances.
+
+    Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
+    It predicts the labels with logits > 0.
+
+    >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
+    >>> ZLPRLoss()(x, y)
+    tensor(1.3863)
+    """
     unknown = True # NaN leaves both sums
     def compute(self, logits, labels):
         zero, some = logits.new_zeros(len(logits), 1), (~labels.isnan()).any(1).sum().clamp(min=1)

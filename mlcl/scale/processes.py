@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import multiprocessing, nn, Tensor
 from torch.nn.parallel import DistributedDataParallel
-from ..labels import OneHot
-from ..losses.contrast import Block, NoPositivesWarning, check_embeddings, check_labels, common_width, contrast_sum, positions
+from ..losses.checks import check_embeddings, check_labels, common_width
+from ..losses.contrast import Block, NoPositivesWarning, contrast_sum, positions
 from .queue import Wrapper
 
 # %% ../../nbs/32_processes.ipynb #3bd01321
@@ -85,12 +85,11 @@ class Gathered(Wrapper):
         (batch, start), *given = _joined(self, pairs)
         refs = given[0][0] if given else batch
         anchors, refs = self.loss.blocks(batch, refs)
-        mean = {id(b): b._replace(embeddings=Sum.apply(b.embeddings) / world()) for b in refs if isinstance(b.labels, OneHot)}
+        mean = {id(b): b._replace(embeddings=Sum.apply(b.embeddings) / world()) for b in refs if b.prototypes}
         mine = [slice(dist.get_rank(), None, world()) if id(a) in mean else slice(start, start + len(embeddings)) for a in anchors]
         me = [positions(a, refs)[i] for a, i in zip(anchors, mine)]
         own = [Block(mean.get(id(a), a).embeddings[i], a.labels[i]) for a, i in zip(anchors, mine)]
-        total, found = contrast_sum(own, [mean.get(id(r), r) for r in refs], self.weight, self.temperature, me, self.drop_repulsion,
-                                    self.tile, self.product, self.apart, self.live)
+        total, found = contrast_sum(own, [mean.get(id(r), r) for r in refs], self.weight, self.how, me, self.live)
         total, found = Sum.apply(total), Sum.apply(found)
         if found == 0: warnings.warn(NoPositivesWarning("no anchor of any process shares a label with any reference: the loss is 0"))
         return total / (self.count(batch.labels) or found.clamp(min=1))

@@ -12,9 +12,8 @@ from fastcore.basics import patch
 from torch import nn
 warnings.filterwarnings('ignore', message='.*torch.jit.script. is deprecated')
 from fastai.callback.core import Callback
-from ..labels import OneHot
-from ..losses.contrast import Block, ContrastiveLoss, check_embeddings, check_labels, check_number
-from ..losses.proto import check_count
+from ..losses.checks import check_count, check_embeddings, check_labels, check_number
+from ..losses.contrast import Block, ContrastiveLoss
 
 # %% ../../nbs/31_queue.ipynb #2b97df06
 class LabelQueue(nn.Module):
@@ -86,8 +85,7 @@ class WithQueue(Wrapper):
     def blocks(self, batch, refs):
         (anchors, refs), (x, y) = self.loss.blocks(batch, refs), self.queue.content()
         if not self.training or not len(x): return anchors, refs
-        both = lambda r: [r] if isinstance(r.labels, OneHot) else [r, r._replace(embeddings=x, labels=y.to(r.labels.dtype))]
-        return anchors, [b for r in refs for b in both(r)]
+        return anchors, [b for r in refs for b in ([r] if r.prototypes else [r, r._replace(embeddings=x, labels=y)])]
 
 # %% ../../nbs/31_queue.ipynb #e80658ba
 @torch.no_grad()

@@ -1,0 +1,57 @@
+"The catalogue of studies: well formed, as the pages say, and the published runs are still theirs."
+import json
+from pathlib import Path
+import pytest
+from mlcl import study
+from mlcl.study import Store
+
+
+@pytest.mark.parametrize('name', ['labels', 'text', 'images', 'finetuned', 'cut'])
+def test_published_runs_are_still_those_of_their_study(name):
+    held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/name).records(['run'])}
+    assert {e.id for e in study.experiments(name)} <= held
+
+
+def test_matched_is_equal_but_for_the_loss():
+    es = study.experiments('matched')
+    assert len(es) == len({e.id for e in es}) == 12*10*5
+    for d in study.LABELS:
+        same = {study.canonical({k: v for k, v in e.settings.items() if k != 'loss'}) for e in es if e.dataset == d}
+        assert len(same) == 1 and json.loads(same.pop())['lr'] == study.LABELS[d]['lr']
+    both = {e.loss: e.settings['loss'] for e in es if e.loss in ('asl', 'asl1', 'reg', 'wreg')}
+    assert [both['asl1'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [1, 0, 0] and [both['asl'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [4, 1, .05]
+    assert [both['reg'][k] for k in ('temperature', 'alpha')] == [both['wreg'][k] for k in ('temperature', 'alpha')]
+    assert [e.seed for e in es] == sorted(e.seed for e in es)
+
+
+@pytest.mark.parametrize('name', list(study.STUDIES))
+def test_studies_are_well_formed(name):
+    for quick in False, True:
+        es = study.experiments(name, quick)
+        assert len({e.id for e in es}) == len(es) and (es or name == 'tuned') and study.STUDIES[name].about
+
+
+def test_shares_and_lengths_are_as_the_pages_say():
+    es = study.experiments('scarce')
+    by = {f: {e.settings['epochs'] for e in es if e.fraction == f and e.dataset == 'reuters90'} for f in study.SHARES}
+    assert by == {.01: {240}, .02: {240}, .05: {240}, .1: {240}, .2: {150}, .5: {60}, 1.: {30}}
+    assert [e.seed for e in es] == sorted(e.seed for e in es) and {e.loss for e in es} == {'bce', 'zlpr', 'reg'}
+    assert {e.settings['epochs'] for e in study.experiments('long')} == {10, 40, 100, 400}
+    assert {(e.encoder, e.loss) for e in study.experiments('transformer')} == {('transformer', l) for l in ('bce', 'zlpr', 'reg')}
+    assert {e.settings['finetune'] for e in study.experiments('finetuned')} == {10, 5, 7}
+    for name, n in (('text', 5), ('images', 3)): assert len(study.experiments(name)) == n*15*3
+    assert len(study.FIFTEEN) == 15 and {e.loss for e in study.experiments('labels')} == set(study.FIFTEEN)
+
+
+def test_encoder_settings_of_all_studies():
+    "What a study would refuse only after its start: names of augmentations."
+    from mlcl.encoders import AUGMENTATIONS
+    names = {e.settings['encoder'].get('augment', 'none') for s in study.STUDIES for e in study.experiments(s)}
+    assert names <= set(AUGMENTATIONS) and 'light' in names
+
+
+def test_selection():
+    assert [e.seed for e in study.experiments('smoke', only='seed=1,loss=reg')] == [1]
+    for text, said in [('seed=9', 'only: seed: expected one of 0, 1'), ('lass=reg', 'only: key'), ('reg', 'key=value')]:
+        with pytest.raises(ValueError, match=said): study.experiments('smoke', only=text)
+    with pytest.raises(ValueError, match='study: expected one of'): study.experiments('quik')
