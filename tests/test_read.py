@@ -1,6 +1,7 @@
 "Reading data of one's own, and refusing it."
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
+from PIL import Image
 from mlcl.own import MultiLabelClassifier, cell_sets, found, label_matrix, read
 from own_data import WORDS, numbers, pictures, texts, write
 
