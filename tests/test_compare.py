@@ -6,16 +6,16 @@ from mlcl.study import Store
 from mlcl.own import label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, texts
 
-c, tables, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.tables'), import_module('mlcl.own.report').READ
+c, options, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.options'), import_module('mlcl.own.report').READ
 
-@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
+@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a whole number of at least 1'),
     (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(encoder='mlp'), "'mlp' reads features"), (dict(lr=1e30), 'trial: one epoch of reg with bag failed: TrainingFailed')])
 def test_bad_settings_are_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET, **options)
 
 
 def test_memory_is_estimated_before_training(tmp_path, monkeypatch):
-    for m in (c, tables): monkeypatch.setattr(m, 'available', lambda: 2e8)
+    for m in (c, options): monkeypatch.setattr(m, 'available', lambda: 2e8)
     with pytest.raises(ValueError, match='training: needs about 1.5 GB of memory, and 0.2 GB are free'):
         c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET)
     assert not (tmp_path/'out').exists()
