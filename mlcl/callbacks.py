@@ -6,6 +6,12 @@
 __all__ = ['Batches', 'parameter_groups', 'adamw', 'schedule', 'ClipNorm', 'TrainingFailed', 'Finite', 'TellLoss', 'ridge',
            'encode', 'Monitor', 'online_probe']
 
+# %% ../nbs/76_callbacks.ipynb #b4519a82
+from .extras import need
+
+# %% ../nbs/76_callbacks.ipynb #03173caa
+need('study', 'mlcl.callbacks')
+
 # %% ../nbs/76_callbacks.ipynb #1b58363d
 import warnings
 import numpy as np, torch

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['Field', 'forces', 'parts', 'repelled', 'reach', 'received', 'Repulsion', 'observe', 'measure']
 
+# %% ../nbs/28_gradients.ipynb #d273d615
+from .extras import need
+
+# %% ../nbs/28_gradients.ipynb #c03b18a0
+need('study', 'mlcl.gradients')
+
 # %% ../nbs/28_gradients.ipynb #66f6c2b0
 import time
 from typing import NamedTuple

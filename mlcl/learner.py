@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['DEFAULTS', 'complete', 'make_model', 'make_learner', 'device', 'Trained', 'train', 'load_trained']
 
+# %% ../nbs/41_learner.ipynb #e0648dbf
+from .extras import need
+
+# %% ../nbs/41_learner.ipynb #889fb666
+need('study', 'mlcl.learner')
+
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json, warnings
 from functools import partial
