@@ -108,7 +108,7 @@ def evidence(c: Claim,
         recs = [r for r in recs if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
         how = dict(metric=c.metric, readout=by_readout(reading, c, study), checkpoint=checkpoint)
         t = effects(recs, c.a, others, names, **how)
-        t = t[t.n_seeds > 1] if len(t) else t
+        if not len(t) or not len(t := t[t.n_seeds > 1]): continue
         parts.append(t.assign(study=study, n_labels=t.dataset.map(n)))
         seen |= set(t.dataset)
     return pd.concat(parts).sort_values('n_labels', kind='stable', ignore_index=True) if parts else pd.DataFrame()
