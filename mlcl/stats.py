@@ -170,7 +170,7 @@ def effect(records: list, # record dicts
            readout='probe1', # of both sides, or a pair (of a, of the others)
            checkpoint: str = 'last', # 'last' or 'best'
            level: float = .95 # of the interval
-    ) -> dict: # dataset, encoder, a, b; mean, lower, upper of a − b; n_seeds, by_seed; ids of the records; spread, see below
+    ) -> dict: # dataset, encoder, a, b; mean, lower, upper of a − b; n_seeds, by_seed; ids of records; spread (below)
     """Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance.
 
     `spread` holds the differences on resamples of the test instances, by seed, where they are stored."""
@@ -200,7 +200,8 @@ def _by_seed(held, dataset, loss, readout, split):
     "Seed → record."
     rows = held.get((loss, readout, split))
     if not rows:
-        raise ValueError(f"records: expected some of {loss} on {dataset} with readout {readout!r}, split {split!r}, got none")
+        want = f"{loss} on {dataset} with readout {readout!r}, split {split!r}"
+        raise ValueError(f"records: expected some of {want}, got none")
     _unmixed(rows, ('dataset', 'loss'))
     return {r['seed']: r for r in rows}
 

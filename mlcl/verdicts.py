@@ -152,7 +152,7 @@ def _known(table: pd.DataFrame # from `mlcl.stats.effects`
 
 # %% ../nbs/98_verdicts.ipynb #e84337b4
 def _given(table, points, scales):
-    "Weight (G,) of each point, mean (G, J) and covariance (G, J, J) of the strata, and their shares of the sources (J,)."
+    "Weight (G,) of each point, mean (G, J) and covariance (G, J, J) of the strata, their shares of the sources (J,)."
     (omega, tau, rho), y = (p[:, None, None] for p in points), table['mean'].to_numpy(float)
     kind, source = (pd.factorize(table[k].replace(to))[0] for k, to in (('encoder', STRATA), ('dataset', SOURCES)))
     z, same = np.eye(kind.max() + 1)[kind], source[:, None] == source
