@@ -6,6 +6,12 @@
 __all__ = ['SAME', 'mean_interval', 'paired', 'leaderboard', 'as_text', 'effect', 'behind', 'effects', 'pooled', 'score_table',
            'friedman', 'wilcoxon']
 
+# %% ../nbs/46_stats.ipynb #dee687e5
+from .extras import need
+
+# %% ../nbs/46_stats.ipynb #e18d2b3d
+need('study', 'mlcl.stats')
+
 # %% ../nbs/46_stats.ipynb #0b22646d
 import json
 import numpy as np
@@ -169,8 +175,9 @@ def effect(records: list, # record dicts
 
     `spread` holds the differences on resamples of the test instances, by seed, where they are stored."""
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
-    a, b = (_best(records, dataset, l, r, metric, checkpoint) for l, r in ((a, ra), (others, rb)))
-    one, two = (_by_seed(records, dataset, l, r, 'test', checkpoint) for l, r in ((a, ra), (b, rb)))
+    held = _held(records, dataset, checkpoint)
+    a, b = (_best(held, dataset, l, r, metric) for l, r in ((a, ra), (others, rb)))
+    one, two = (_by_seed(held, dataset, l, r, 'test') for l, r in ((a, ra), (b, rb)))
     seeds = sorted(one.keys() & two.keys())
     mean, lo, hi = _interval([one[s] for s in seeds], [two[s] for s in seeds], metric, level)
     by_seed = {s: one[s]['metrics'][metric] - two[s]['metrics'][metric] for s in seeds}
@@ -181,24 +188,29 @@ def effect(records: list, # record dicts
                 by_seed=by_seed, spread=spread, ids=ids)
 
 # %% ../nbs/46_stats.ipynb #fbec3802
-def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):
+def _held(records, dataset, checkpoint):
+    "Loss, readout and split → the records of a data set."
+    held = {}
+    for r in records:
+        if r['dataset'] == dataset and r.get('metrics') and r.get('checkpoint', 'last') == checkpoint:
+            held.setdefault((r['loss'], r['readout'], r['split']), []).append(r)
+    return held
+
+def _by_seed(held, dataset, loss, readout, split):
     "Seed → record."
-    want = dict(dataset=dataset, loss=loss, readout=readout, split=split, checkpoint=checkpoint)
-    rows = [r for r in records if r.get('metrics') and all(r.get(k, 'last') == v for k, v in want.items())]
+    rows = held.get((loss, readout, split))
     if not rows:
         raise ValueError(f"records: expected some of {loss} on {dataset} with readout {readout!r}, split {split!r}, got none")
     _unmixed(rows, ('dataset', 'loss'))
     return {r['seed']: r for r in rows}
 
-def _best(records, dataset, losses, readout, metric, checkpoint):
+def _best(held, dataset, losses, readout, metric):
     "The loss with the largest mean on validation data."
     losses = (losses,) if isinstance(losses, str) else tuple(losses)
-    if len(losses) == 1: return losses[0]
-    def score(l):
-        seeds = _by_seed(records, dataset, l, readout, 'val', checkpoint)
-        return np.mean([r['metrics'][metric] for r in seeds.values()])
-    return max(losses, key=score)
+    def score(l): return np.mean([r['metrics'][metric] for r in _by_seed(held, dataset, l, readout, 'val').values()])
+    return max(losses, key=score) if len(losses) > 1 else losses[0]
 
+# %% ../nbs/46_stats.ipynb #bb7d1a01
 def _spread(a, b, metric):
     "Difference of two records on the resamples that they share; None where they are not stored."
     if not all(metric in (r.get('replicates') or {}) for r in (a, b)): return None
