@@ -109,16 +109,23 @@ def _study_tune(name: str, /, # a study with settings of its own, such as `tuned
         raise ValueError(f'only: expected dataset or loss, got {bad[0]}: settings are looked for with one seed')
     print(f"{tune(name, only, whole('jobs', jobs), _reached(ray))} tries; now `mlcl study run {name}`")
 
+@command('study publish')
+def _study_publish(name: str, / # a study
+    ):
+    "move finished runs from the database into results/NAME.parquet"
+    from mlcl.study import STUDIES, one_of, store_of
+    one_of('study', name, [*STUDIES, 'tuned_tries', 'again'])
+    print(f'{store_of(name).publish()} runs published')
+
 @command('study reproduce')
 def _study_reproduce(id: str, / # of a record or a run, or its first letters
-    ) -> int: # exit status: 0 all metrics agree, 1 some do not
-    "do a run again and compare"
+    ) -> int: # exit status: 1 if a number differs by more than training noise
+    "do a run again: are its numbers equal, within training noise, or do they differ?"
     from mlcl.study import reproduce
     t = reproduce(id)
     print(t.to_string(index=False))
-    same, n = int(t.agrees.sum()), len(t)
-    print(f'{same} of {n} metrics lie within their 95 % intervals, {int((t.old == t.new).sum())} are equal')
-    return 0 if same == n else 1
+    print(', '.join(f'{n} {a}' for a, n in t.answer.value_counts().items()))
+    return 1 if 'differs' in set(t.answer) else 0
 
 # %% ../nbs/48_cli.ipynb #d7948602
 @command('study status')
@@ -135,7 +142,7 @@ def _study_report(name: str = None, /, # a study; default: all that have results
     ):
     "leaderboard, and what is missing"
     from mlcl.study import STUDIES, report, store_of
-    names = [name] if name else [n for n in STUDIES if store_of(n).path.exists()]
+    names = [name] if name else [n for n in STUDIES if store_of(n).exists()]
     for n in names: report(n, quick, only)
     if not names: print('no results yet; `mlcl study run quick` makes some')
 

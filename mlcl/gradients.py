@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['Field', 'forces', 'parts', 'repelled', 'reach', 'received', 'Repulsion', 'observe', 'measure']
 
+# %% ../nbs/28_gradients.ipynb #d273d615
+from .extras import need
+
+# %% ../nbs/28_gradients.ipynb #c03b18a0
+need('study', 'mlcl.gradients')
+
 # %% ../nbs/28_gradients.ipynb #66f6c2b0
 import time
 from typing import NamedTuple
@@ -152,7 +158,7 @@ def observe(ds, # the data set
 def measure(table: dict, # data set → (encoder, settings)
             losses, # names of contrastive losses
             seeds=(0, 1, 2), n_batches: int = 4, # see `observe`
-            store=None # by default results/gradients.jsonl
+            store=None # by default that of `gradients` in results/
     ) -> list: # one record a run
     "Records of all runs; what the store lacks is trained first, and appended as soon as it is done."
     from mlcl.data import load

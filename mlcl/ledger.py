@@ -9,6 +9,12 @@ __all__ = ['LOGITS', 'EARLIER', 'MANY_LABELS', 'FEW', 'ON_LOGITS', 'CONTRASTIVE'
            'by_curve', 'by_time', 'ledger', 'decide', 'interval', 'in_words', 'standing', 'at_first', 'first_edition',
            'rivals']
 
+# %% ../nbs/90_ledger.ipynb #f46e088f
+from .extras import need
+
+# %% ../nbs/90_ledger.ipynb #2f6d450f
+need('study', 'mlcl.ledger')
+
 # %% ../nbs/90_ledger.ipynb #394eea0b
 from dataclasses import dataclass, replace
 import numpy as np

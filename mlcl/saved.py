@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['MODEL_TYPES', 'REFUSED', 'check_network', 'Saved', 'read_saved', 'built']
 
+# %% ../nbs/39_saved.ipynb #d178b858
+from .extras import need
+
+# %% ../nbs/39_saved.ipynb #f706a7c3
+need('study', 'mlcl.saved')
+
 # %% ../nbs/39_saved.ipynb #28f8a171
 import json, re
 import torch

@@ -6,6 +6,12 @@
 __all__ = ['SAME', 'mean_interval', 'paired', 'leaderboard', 'as_text', 'effect', 'behind', 'effects', 'pooled', 'score_table',
            'friedman', 'wilcoxon']
 
+# %% ../nbs/46_stats.ipynb #dee687e5
+from .extras import need
+
+# %% ../nbs/46_stats.ipynb #e18d2b3d
+need('study', 'mlcl.stats')
+
 # %% ../nbs/46_stats.ipynb #0b22646d
 import json
 import numpy as np

@@ -6,6 +6,12 @@
 __all__ = ['MARGIN', 'SOURCES', 'STRATA', 'NOTHING', 'VERDICTS', 'SCALES', 'witnesses', 'stratified', 'by_stratum', 'limits',
            'p_value', 'verdict', 'within', 'holm', 'smallest', 'leave_out', 'hierarchical']
 
+# %% ../nbs/98_verdicts.ipynb #03ecbefd
+from .extras import need
+
+# %% ../nbs/98_verdicts.ipynb #c8d11284
+need('study', 'mlcl.verdicts')
+
 # %% ../nbs/98_verdicts.ipynb #3acb4231
 import numpy as np
 import pandas as pd

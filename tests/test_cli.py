@@ -39,9 +39,9 @@ def test_incomplete_commands(words):
 
 
 def test_broken_store_is_named(results, capsys):
-    (results/'smoke.jsonl').write_text('nonsense\nnonsense\n')
+    (results/'smoke.sqlite').write_text('nonsense\n'*99)
     assert main(['study', 'plan', 'smoke']) == 2
-    assert 'smoke.jsonl, line 1: damaged' in capsys.readouterr().err
+    assert 'smoke.sqlite: damaged' in capsys.readouterr().err
 
 
 def test_data(capsys):
@@ -68,9 +68,9 @@ def test_a_study_from_plan_to_report(capsys):
 
 
 def test_failed_runs_give_status_1(monkeypatch, capsys):
-    encoder, s = study.SMOKE['digits']
+    encoder, s = study.SMOKE['digits'].encoder, study.SMOKE['digits'].settings
     run = study.Experiment('digits', encoder, 'reg', dict(s, lr=1e30))
-    monkeypatch.setitem(study.STUDIES, 'nan', ('diverges', lambda quick: [run]))
+    monkeypatch.setitem(study.STUDIES, 'nan', study.Study('nan', 'diverges', lambda: [run]))
     assert main('study run nan --jobs 1'.split()) == 1
     out = capsys.readouterr().out
     assert 'FAILED: TrainingFailed' in out and '--retry does failed runs again' in out

@@ -2,19 +2,20 @@
 import html.parser, json, re, time, types
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
+from mlcl.study import Store
 from mlcl.own import label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, texts
 
-c, tables, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.tables'), import_module('mlcl.own.report').READ
+c, options, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.options'), import_module('mlcl.own.report').READ
 
-@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
+@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a whole number of at least 1'),
     (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(encoder='mlp'), "'mlp' reads features"), (dict(lr=1e30), 'trial: one epoch of reg with bag failed: TrainingFailed')])
 def test_bad_settings_are_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET, **options)
 
 
 def test_memory_is_estimated_before_training(tmp_path, monkeypatch):
-    for m in (c, tables): monkeypatch.setattr(m, 'available', lambda: 2e8)
+    for m in (c, options): monkeypatch.setattr(m, 'available', lambda: 2e8)
     with pytest.raises(ValueError, match='training: needs about 1.5 GB of memory, and 0.2 GB are free'):
         c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET)
     assert not (tmp_path/'out').exists()
@@ -40,7 +41,7 @@ def test_compare_reports(compared):
     assert val == sorted(val, reverse=True) and val[0] > .6
     for r in res['losses'][1:]: assert r['behind'][0] == pytest.approx(res['losses'][0]['macro_f1'] - r['macro_f1'], abs=2e-5) != 0
     assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'])
-    recs = [json.loads(l) for l in (out/'records.jsonl').read_text().splitlines()]
+    recs = Store(out/'records').read()
     assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'compare'}
     for r in res['losses']: # validation data alone choose the readout
         of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if (x['study'], x['loss'], x['readout'], x['split']) == ('compare', r['loss'], k, split)])
@@ -75,10 +76,10 @@ def test_names_are_escaped(tmp_path):
 
 def test_compare_resumes(compared, monkeypatch):
     out, res, _ = compared
-    before, real, done = (out/'records.jsonl').read_bytes(), c.attempt, []
+    before, real, done = (out/'records.parquet').read_bytes(), c.attempt, []
     monkeypatch.setattr(c, 'attempt', lambda e, *a: done.append(e.loss) or real(e, *a))
     again = c.compare(noisy(), ('reg', 'bce', 'zlpr'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
-    assert not done and again['losses'] == res['losses'] and (out/'records.jsonl').read_bytes() == before
+    assert not done and again['losses'] == res['losses'] and (out/'records.parquet').read_bytes() == before
     c.compare(noisy(), ('reg', 'bce', 'asl'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
     assert done == ['asl', 'asl']
     c.compare(noisy(seed=1), ('reg',), seeds=1, out=out, epochs=15, text='text', say=QUIET) # other data: nothing is reused

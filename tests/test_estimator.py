@@ -67,7 +67,7 @@ def test_label_sets_and_texts():
     m = MultiLabelClassifier(epochs=20, random_state=0).fit(t.text, t.labels.str.split('|'))
     assert m.classes_.tolist() == sorted(WORDS) and ('sea',) == m.predict_labels(['wave boat salt wave', 'x'])[0]
     with pytest.raises(ValueError, match='expected text data, as in fit, got features'): m.predict(np.ones((2, 3)))
-    with pytest.raises(ValueError, match='readout: expected one of probe, probe1 for reg'): MultiLabelClassifier(readout='own@.5', epochs=1).fit(t.text, t.labels.str.split('|'))
+    with pytest.raises(ValueError, match='readout: expected one of probe, probe1 for reg'): MultiLabelClassifier('reg', readout='own@.5', epochs=1).fit(t.text, t.labels.str.split('|'))
 
 
 @pytest.mark.parametrize('kind', ['features', 'text', 'image', 'own head'])
@@ -114,8 +114,8 @@ def test_unknown_labels_can_be_left_out(loss):
     y = (x[:, :3] > .3).astype(int)
     z = np.where((y == 1) & (rng.random(y.shape) < .6), np.nan, y)
     f1 = {}
-    for u in ('left out', 'absent'):
+    for u in ('mask', 'absent'):
         m = MultiLabelClassifier(loss, unknown=u, epochs=8, random_state=0).fit(x[:400], z[:400])
         f1[u] = scores(y[400:], m.decision_function(x[400:]), 0.)['macro_f1']
         assert m.n_unknown_ == np.isnan(z[:400]).sum()
-    assert f1['left out'] > .9 > f1['absent'] + .2
+    assert f1['mask'] > .9 > f1['absent'] + .2

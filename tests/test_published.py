@@ -357,9 +357,10 @@ def test_the_published_study_runs(make, tmp_path, monkeypatch):
     tiny_roberta(tmp_path/'roberta', load('uklex').x)
     small = dict(epochs=1, batch_size=4, projection=8, probe=dict(epochs=1), bootstrap=20)
     for kind, encoder, options in ('text', f"hf:{tmp_path/'roberta'}", dict(length=8)), ('image', 'tv:resnet50', dict(size=32, pretrained=False)):
-        sets, _, settings = study.PAPER[kind]
+        name = dict(text='uklex', image='voc2007')[kind]
+        settings = study.PAPER[name].settings
         how = settings | small | dict(encoder=settings['encoder'] | options)
-        monkeypatch.setitem(study.PAPER, kind, (tuple({'uklex', 'voc2007'} & set(sets)), encoder, how))
+        monkeypatch.setitem(study.PAPER, name, study.Setup(encoder, how))
     todo = [e for e in study.experiments('paper', only='seed=0,loss=reg,loss=bce') if e.dataset in ('uklex', 'voc2007')]
     assert {e.dataset for e in todo} == {'uklex', 'voc2007'} and len(todo) == 4
     for e in todo: assert study.store_of('paper').append(study.attempt(e, 'paper')), e

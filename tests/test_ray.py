@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 import pytest
 from mlcl import study
-from mlcl.study import Experiment, Store
+from mlcl.study import Store
+from study_helpers import alive, part
 
 try: import ray
 except ImportError: ray = None
@@ -26,10 +27,6 @@ def importable(monkeypatch):
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]).rstrip(os.pathsep))
 
 
-def part(seed): return [dict(readout=r, checkpoint='last', split=s, metrics=dict(macro_f1=seed/10), per_label_f1=[1.], chosen={},
-                             data_sha256='0', seconds=.1) for r in ('probe', 'probe1') for s in ('val', 'test')]
-
-
 def fake(exp):
     "Leaves a mark; seed 1 raises, seed 2 always kills its process, seed 3 once."
     marks = Path(os.environ['MLCL_RESULTS'])
@@ -43,7 +40,7 @@ def fake(exp):
 @needs_ray
 def test_killed_workers(tmp_path, monkeypatch):
     monkeypatch.setenv('MLCL_RESULTS', str(tmp_path))
-    monkeypatch.setitem(study.STUDIES, 't', ('a test', lambda quick: study.grid(study.SMOKE, ('reg',), range(6))))
+    monkeypatch.setitem(study.STUDIES, 't', study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(6))))
     assert study.run_study('t', ray='local', runner=fake, progress=False) == dict(held=0, done=4, failed=2)
     store = study.store_of('t')
     errors = {r['seed']: r['error']['kind'] for r in store.failed().values()}
@@ -59,7 +56,7 @@ import sys
 sys.path[:0] = [{tests!r}]
 from mlcl import study
 from test_ray import fake
-study.STUDIES['t'] = ('a test', lambda quick: study.grid(study.SMOKE, ('reg',), range(4, 14)))
+study.STUDIES['t'] = study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(4, 14)))
 if __name__ == '__main__': study.run_study('t', ray={address!r}, runner=fake)
 '''
 
@@ -71,11 +68,6 @@ def driver(tmp_path, address):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def alive(pid):
-    try: return Path(f'/proc/{pid}/stat').read_text().split(')')[1].split()[0] != 'Z'
-    except OSError: return False
-
-
 @needs_ray
 @pytest.mark.parametrize('standing', [False, True], ids=['own cluster', 'standing cluster'])
 def test_killed_driver(tmp_path, standing, monkeypatch):
@@ -83,7 +75,7 @@ def test_killed_driver(tmp_path, standing, monkeypatch):
     address = 'local'
     if standing: address = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False).address_info['address']
     try:
-        p, store = driver(tmp_path, address), Store(tmp_path/'t.jsonl')
+        p, store = driver(tmp_path, address), Store(tmp_path/'t')
         while '[ 3/10]' not in (line := p.stdout.readline()): assert line, p.stderr.read()
         p.kill(), p.wait()
         pids = {int(i) for f in tmp_path.glob('[0-9]*') for i in f.read_text().split()}
@@ -98,4 +90,4 @@ def test_killed_driver(tmp_path, standing, monkeypatch):
         if standing: ray.shutdown()
     assert 3 <= len(kept) < 10
     assert Counter(r['seed'] for r in store.records()) == {s: 4 for s in range(4, 14)}
-    assert len(store.path.read_text().splitlines()) == 40
+    assert len(store.read()) == 40

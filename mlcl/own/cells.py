@@ -114,10 +114,10 @@ def count_unknown(y, # a float matrix, or anything else, where nothing is unknow
                          " as 0; a loss on logits can leave them out: unknown='mask'")
     return k
 
-# %% ../../nbs/85_cells.ipynb #5dbc36c4
+# %% ../../nbs/85_cells.ipynb #c3a7875c
 BINARY = {0, 1, '0', '1', '0.0', '1.0', 'true', 'false', ''}
 
-def _binary(v):
+def is_binary(v):
     "Is a cell 0, 1, true, false or empty?"
     if isinstance(v, (str, bytes)): v = as_text(v).strip().lower()
     return missing(v) or not isinstance(v, (dict, *COLLECTIONS)) and v in BINARY
@@ -139,7 +139,7 @@ def zero_one(y, # labels in any form
     if (a := _rows(y)) is None: return None
     if a.dtype.kind not in 'biuf':
         sets = not hasattr(y, '__array__') and not any(len(set(r)) < len(r) for r in a.tolist())
-        if not all(map(_binary, a.ravel())) or sets and any(isinstance(v, str) for v in a.ravel()): return None
+        if not all(map(is_binary, a.ravel())) or sets and any(isinstance(v, str) for v in a.ravel()): return None
         a = column_numbers(pd.DataFrame(a), 'labels', gaps=True)
     return a, names if names is not None else getattr(y, 'columns', None)
 

@@ -98,7 +98,7 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
 def compare(data, # what `read` takes, or a `Dataset`
             losses=None, # names from `LOSSES`; default: all
             seeds: int = 3, # runs of each loss
-            out=None, # folder for report.html, report.json and records.jsonl; default: compare-NAME
+            out=None, # folder for report.html, report.json and the records; default: compare-NAME
             time_budget: float = None, # minutes
             jobs: int = 1, # processes; 1 trains in this one
             encoder: str = None, epochs: int = None, lr: float = None, batch_size: int = None, # default: chosen by kind and size
@@ -116,9 +116,10 @@ def compare(data, # what `read` takes, or a `Dataset`
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
-    store, (encoder, s) = Store(out/'records.jsonl'), choose_settings(ds, encoder, epochs, lr, batch_size)
+    store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, epochs, lr, batch_size)
     own(ds)
     exps = train_all(ds, encoder, s | dict(checkpoints=['best']), losses, seeds, min(jobs, int(available()//memory(ds))), time_budget, store, say)
+    store.publish()
     res = results(ds, store, exps) | dict(encoder=encoder, settings=exps[0].settings)
     write_report(ds, res, out)
     say(f"\n{res['recommendation']}\n{out/'report.html'}")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'MLP', 'EPOCHS', 'LARGE', 'LABELS', 'CUTS', 'CUT',
-           'THREE', 'ABLATED', 'RATES', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'WHOLE',
-           'MANY', 'TEN', 'TWELVE', 'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke',
-           'quick', 'first', 'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation',
-           'broad', 'text', 'images', 'transformer', 'search', 'scarce', 'long_training', 'finetuned', 'photographs',
-           'check', 'matched', 'paper', 'parse_only', 'experiments', 'records_of']
+           'THREE', 'ABLATED', 'RATES', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER', 'SCRATCH', 'SMALL',
+           'WHOLE', 'MANY', 'TEN', 'TWELVE', 'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid',
+           'smoke', 'quick', 'first', 'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations',
+           'optimisation', 'broad', 'text', 'images', 'transformer', 'scarce', 'long_training', 'finetuned',
+           'photographs', 'check', 'matched', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -84,29 +84,26 @@ def first() -> list[Experiment]:
     "first real results: features, text and images"
     return grid(FIRST, SEVEN, SEEDS)
 
-# %% ../../nbs/63_catalog.ipynb #9fef7156
+# %% ../../nbs/63_catalog.ipynb #f31f539d
 MLP = dict(encoder=dict(widths=(256,)))
-EPOCHS = dict( # data set → numbers of epochs to try
-    emotions=(50, 200), scene=(50, 200), yeast=(50, 200), birds=(50, 200), genbase=(50, 200), medical=(50, 200),
+EPOCHS = dict.fromkeys(('emotions', 'scene', 'yeast', 'birds', 'genbase', 'medical'), (50, 200)) | dict( # to try
     enron=(30, 100), cal500=(50, 200), tmc2007=(20,), corel5k=(40,), bibtex=(40,), delicious=(20,))
 LARGE = dict.fromkeys( # here a full probe would cost more than all else
     ('delicious', 'goemotions', 'aapd', 'coco18', 'coco_words'), dict(probe=dict(epochs=10), checkpoints=['last']))
 
-# %% ../../nbs/63_catalog.ipynb #67afe274
 def attempt_at(dataset: str, loss: str, settings: dict, seed: int = 100, encoder: str = 'mlp', fraction: float = 1.
     ) -> Experiment:
     "A try at settings: the last epoch, read out on validation data alone."
     settings = (MLP if encoder == 'mlp' else {}) | LARGE.get(dataset, {}) | settings
     return Experiment(dataset, encoder, loss, settings | dict(checkpoints=['last'], bootstrap=0), fraction, seed)
 
-# %% ../../nbs/63_catalog.ipynb #e9bc8824
+# %% ../../nbs/63_catalog.ipynb #962b8dd8
 LABELS = dict( # data set → learning rate and epochs
     emotions=dict(lr=1e-3, epochs=50), scene=dict(lr=1e-3, epochs=50), yeast=dict(lr=1e-3, epochs=200),
     birds=dict(lr=1e-3, epochs=200), genbase=dict(lr=3e-3, epochs=200), medical=dict(lr=3e-3, epochs=200),
     enron=dict(lr=1e-3, epochs=100), cal500=dict(lr=3e-3, epochs=50), tmc2007=dict(lr=1e-3, epochs=20),
     corel5k=dict(lr=1e-3, epochs=40), bibtex=dict(lr=1e-3, epochs=40), delicious=dict(lr=3e-3, epochs=20))
 
-# %% ../../nbs/63_catalog.ipynb #4820d038
 @study('labels')
 def labels(seeds=range(5)) -> list[Experiment]:
     "6 to 983 labels: twelve data sets, all losses, five seeds"
@@ -145,7 +142,7 @@ class Change:
         as_settings = [dict(loss={self.setting: v}) if self.of_loss else {self.setting: v} for v in self.values]
         return [(l, s) for s in as_settings for l in self.losses]
 
-# %% ../../nbs/63_catalog.ipynb #58c3d8d6
+# %% ../../nbs/63_catalog.ipynb #efa177ee
 ABLATED = [
     Change('temperature', (.05, .1, .2, .5, 1.), ('reg', 'wreg')),
     Change('alpha', (0., 1., 2., -1.), ('reg', 'wreg')),
@@ -154,7 +151,6 @@ ABLATED = [
     Change('projection', (32, 64, 256, 1024), ('reg',), False)]
 RATES = Change('lr', (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), ('bce', 'proto', 'reg'), False)
 
-# %% ../../nbs/63_catalog.ipynb #f6f1862c
 @study('ablations')
 def ablations() -> list[Experiment]:
     "one setting changed at a time, on three data sets"
@@ -165,7 +161,7 @@ def optimisation() -> list[Experiment]:
     "BCE, PROTO and REG at six learning rates"
     return one_by_one(RATES.experiments())
 
-# %% ../../nbs/63_catalog.ipynb #2a9b7c73
+# %% ../../nbs/63_catalog.ipynb #859d9c8d
 PHOTO = 'mobilenet_v2:frozen'
 BROAD = dict(
     reuters90=Setup('bag', dict(lr=1e-3, epochs=30)),
@@ -178,7 +174,6 @@ BROAD = dict(
     coco_words=Setup(PHOTO, dict(lr=1e-3, epochs=20)))
 TEXTS, IMAGES = ([d for d, s in BROAD.items() if s.encoder == e] for e in ('bag', PHOTO))
 
-# %% ../../nbs/63_catalog.ipynb #c640bf02
 def broad(datasets, losses=FIFTEEN, seeds=SEEDS, encoder: str = None, **changes) -> list[Experiment]:
     "Losses on data sets of `BROAD`, with its settings and some changes; seed by seed."
     def one(seed, d, loss):
@@ -204,18 +199,6 @@ def transformer() -> list[Experiment]:
     "tweets through a small transformer, three losses"
     return broad(['semeval2018_ec'], ('bce', 'zlpr', 'reg'), encoder='transformer', lr=1e-3)
 
-# %% ../../nbs/63_catalog.ipynb #b475a47a
-@study('labels_search')
-def search(losses=('bce', 'reg')) -> list[Experiment]:
-    "learning rate and epochs for `labels`, `cut`, `text` and `images`, on validation data"
-    def tries(d, epochs, more, *args):
-        some = product((1e-3, 3e-3), epochs, losses)
-        return [attempt_at(d, l, more | dict(lr=lr, epochs=n), 100, *args) for lr, n, l in some]
-    res = sum([tries(d, epochs, {}) for d, epochs in EPOCHS.items()], [])
-    res += tries('arxiv_cs54', (10, 20), dict(data=dict(core=5)), 'bag', .3)
-    rest = {d: s for d, s in BROAD.items() if d not in ('aapd', 'arxiv_cs54')}
-    return res + sum([tries(d, (s.settings['epochs'],), MLP, s.encoder) for d, s in rest.items()], [])
-
 # %% ../../nbs/63_catalog.ipynb #8c31a523
 SHARES, SMALLER = (.01, .02, .05, .1, .2, .5, 1.), ('ucmerced_ml', 'semeval2018_ec', 'reuters90')
 
@@ -227,7 +210,7 @@ def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
         return replace(e, fraction=f, settings=e.settings | dict(epochs=epochs))
     return [share(e, f) for e in broad(SMALLER, losses, seeds, checkpoints=['last']) for f in SHARES]
 
-# %% ../../nbs/63_catalog.ipynb #293892fb
+# %% ../../nbs/63_catalog.ipynb #471231c6
 SCRATCH = dict(
     yeast=Setup('mlp', MLP), enron=Setup('mlp', MLP), semeval2018_ec=Setup('bag', MLP, .7),
     ucmerced_ml=Setup('resnet', dict(encoder=dict(size=32, widths=(16, 32, 64), augment='light'))))
@@ -235,10 +218,8 @@ SCRATCH = dict(
 @study('long')
 def long_training(losses=('bce', 'zlpr', 'proto', 'reg'), seeds=SEEDS, epochs=(10, 40, 100, 400)) -> list[Experiment]:
     "10 to 400 epochs from random weights, four losses"
-    def one(seed, n, d, loss):
-        s = SCRATCH[d]
-        return Experiment(d, s.encoder, loss, s.settings | dict(epochs=n), s.share, seed)
-    return [one(*which) for which in product(seeds, epochs, SCRATCH, losses)]
+    def longer(n): return {d: replace(s, settings=s.settings | dict(epochs=n)) for d, s in SCRATCH.items()}
+    return [e for seed in seeds for n in epochs for e in grid(longer(n), losses, [seed])]
 
 # %% ../../nbs/63_catalog.ipynb #78ae0c9a
 @study('finetuned')
@@ -247,9 +228,9 @@ def finetuned(losses=('bce', 'proto', 'base', 'abalone', 'reg'), seeds=SEEDS) ->
     once = broad(SMALLER, losses, seeds, checkpoints=['last'])
     return [replace(e, settings=e.settings | dict(finetune=e.settings['epochs']//4)) for e in once]
 
-# %% ../../nbs/63_catalog.ipynb #693d5dfb
-WHOLE = dict(ucmerced_ml=dict(epochs=40, encoder=dict(size=128)), coco18=dict(epochs=10, encoder=dict(size=96)),
-             coco_words=dict(epochs=10, encoder=dict(size=96)))
+# %% ../../nbs/63_catalog.ipynb #968e4834
+SMALL = dict(epochs=10, encoder=dict(size=96))
+WHOLE = dict(ucmerced_ml=dict(epochs=40, encoder=dict(size=128)), coco18=SMALL, coco_words=SMALL)
 
 @study('images_finetuned')
 def photographs() -> list[Experiment]:
@@ -293,7 +274,7 @@ def paper(seeds=range(5)) -> list[Experiment]:
     whole = grid(PAPER, LOSSES, seeds)
     return whole + [replace(e, fraction=.1) for e in whole if e.dataset in ('aapd', 'rcv1', 'bgc')]
 
-# %% ../../nbs/63_catalog.ipynb #b52c2e09
+# %% ../../nbs/63_catalog.ipynb #cc4396a3
 KEYS = ('dataset', 'encoder', 'loss', 'fraction', 'seed')
 
 def parse_only(text: str # 'dataset=yeast,loss=reg,loss=bce'
@@ -307,7 +288,7 @@ def parse_only(text: str # 'dataset=yeast,loss=reg,loss=bce'
         res.setdefault(key, set()).add(value)
     return res
 
-# %% ../../nbs/63_catalog.ipynb #f30f9d64
+# %% ../../nbs/63_catalog.ipynb #140fa5fe
 def experiments(name: str, # a key of `STUDIES`
                 quick: bool = False, # the study's quick profile
                 only: str = '' # a selection, see `parse_only`
@@ -322,7 +303,6 @@ def experiments(name: str, # a key of `STUDIES`
         res = [e for e in res if text[e] in values]
     return res
 
-# %% ../../nbs/63_catalog.ipynb #865c718c
 def records_of(name: str, # a key of `STUDIES`
                fields=None, # the fields that are wanted; default: all
                **filters # as in `Store.records`

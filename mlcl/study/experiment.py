@@ -7,9 +7,9 @@ __all__ = ['SETTINGS', 'HOW', 'LIBS', 'VISION', 'TEXT', 'USED', 'DECIDES', 'plai
            'options', 'one_of', 'full_settings', 'Experiment', 'experiment_of', 'versions', 'code_version', 'processor',
            'machine', 'splits_hash', 'device_name']
 
-# %% ../../nbs/60_experiment.ipynb #d3579223
+# %% ../../nbs/60_experiment.ipynb #2d4076e5
 import hashlib, inspect, json, math, os, platform, subprocess, sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 import numpy as np
@@ -61,8 +61,9 @@ def defaults(*params, # mappings name → `inspect.Parameter`; a later one wins
         except ValueError: pass
     return res
 
-# %% ../../nbs/60_experiment.ipynb #a5bd45b3
-def options(f, skip=()) -> dict:
+# %% ../../nbs/60_experiment.ipynb #3e2a92b2
+@cache
+def options(f, skip: tuple = ()) -> dict: # not to be changed: it is kept
     "`defaults` of a function or class."
     return defaults(inspect.signature(f).parameters, skip=skip)
 
@@ -81,7 +82,8 @@ def _filled(what, given, defaults):
     for k in given: one_of(f'{what} key', k, list(defaults))
     return {**defaults, **given}
 
-# %% ../../nbs/60_experiment.ipynb #ee6baf6d
+# %% ../../nbs/60_experiment.ipynb #5ef8e6b5
+@cache
 def _encoder_options(spec, kind):
     from mlcl.encoders import encoder_class
     cls, given = encoder_class(spec)
@@ -135,7 +137,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
     for c in res['checkpoints']: one_of('settings.checkpoints', c, ['last', 'best'])
     return plain(_short(res, newer))
 
-# %% ../../nbs/60_experiment.ipynb #3724d559
+# %% ../../nbs/60_experiment.ipynb #38fce076
 @dataclass(frozen=True)
 class Experiment:
     "One training run, described completely."
@@ -155,7 +157,7 @@ class Experiment:
     @cached_property
     def id(self) -> str:
         "16 hexadecimal digits that stand for this experiment and no other."
-        return content_hash(asdict(self))
+        return content_hash({f.name: getattr(self, f.name) for f in fields(self)})
 
     def __hash__(self): return hash(self.id)
 
@@ -180,7 +182,7 @@ def versions(encoder: str = '' # specification of the encoder, whose own library
 
 # %% ../../nbs/60_experiment.ipynb #8518b4da
 DECIDES = ('labels.py', 'losses/*.py', 'scale/*.py', 'metrics.py', 'data/*.py', 'encoders/*.py', 'learner.py',
-           'callbacks.py', 'linear.py', 'probe.py', 'thresholds.py')
+           'callbacks.py', 'saved.py', 'linear.py', 'probe.py', 'thresholds.py')
 
 @cache
 def code_version() -> dict: # sha256: 16 hexadecimal digits; commit: None outside a checkout

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .experiment import one_of
 from .run import results_dir
 
-# %% ../../nbs/62_store.ipynb #2e1e3e6e
+# %% ../../nbs/62_store.ipynb #bb6a04c7
 SPREAD = ('metrics', 'replicates') # fields that have a column for each of their keys
 
 def flat(record: dict) -> dict: # 'seed', 'metrics.macro_f1', … → value
@@ -27,7 +27,6 @@ def flat(record: dict) -> dict: # 'seed', 'metrics.macro_f1', … → value
         else: res[k] = v
     return res
 
-# %% ../../nbs/62_store.ipynb #edaebc62
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _is_list(v): return isinstance(v, list) and all(x is None or _is_number(x) for x in v)
 
@@ -72,7 +71,7 @@ def _values(c, text):
     words = [json.loads(w) if text else w for w in d.dictionary.to_pylist()] + [None]
     return [words[i] for i in d.indices.fill_null(len(words) - 1).to_numpy().tolist()]
 
-# %% ../../nbs/62_store.ipynb #0fc13de5
+# %% ../../nbs/62_store.ipynb #9d4ea510
 def _dicts(columns):
     "Name → values of each row, as a dict for each row."
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
@@ -88,7 +87,6 @@ def _rebuild(t, fields):
         else: parts[name] = _values(t[column], text)
     return _dicts({k: _dicts(v) if isinstance(v, dict) else v for k, v in parts.items()})
 
-# %% ../../nbs/62_store.ipynb #17331dcf
 def from_table(t: pa.Table # from `to_table`; columns may be missing
     ) -> list[dict]:
     "The records of a table."
@@ -98,7 +96,7 @@ def from_table(t: pa.Table # from `to_table`; columns may be missing
         for k, r in zip(rows.tolist(), _rebuild(t.take(rows), fields)): res[k] = r
     return res
 
-# %% ../../nbs/62_store.ipynb #4ad28f36
+# %% ../../nbs/62_store.ipynb #1af76a30
 class Store:
     "The records of one study: SQLite while runs are made, Parquet once they are published."
     def __init__(self, path # where, such as `results/labels`; the endings are added
@@ -112,7 +110,6 @@ class Store:
         "Whether any run has ever been written."
         return self.path.exists() or self.published.exists()
 
-# %% ../../nbs/62_store.ipynb #5ba4d661
 def store_of(name: str # a study
     ) -> Store:
     "The store of a study, in the folder of results."
@@ -132,7 +129,7 @@ def _clear(path):
     except sqlite3.DatabaseError as e:
         raise ValueError(f'{path}: damaged ({e}), and nothing was changed. Restore it or move it away') from None
 
-# %% ../../nbs/62_store.ipynb #3f845f59
+# %% ../../nbs/62_store.ipynb #88a4e9f7
 @patch
 @contextmanager
 def _open(self: Store):
@@ -141,7 +138,6 @@ def _open(self: Store):
         db.execute('pragma synchronous=full')
         yield db
 
-# %% ../../nbs/62_store.ipynb #fc3ba086
 @patch
 @contextmanager
 def _write(self: Store):
@@ -164,7 +160,7 @@ def check(self: Store):
         try: pq.read_schema(self.published)
         except pa.ArrowInvalid as e: raise ValueError(f'{self.published}: damaged ({e}). Restore it') from None
 
-# %% ../../nbs/62_store.ipynb #2b5900b7
+# %% ../../nbs/62_store.ipynb #f1d01060
 @patch
 def _has(self: Store, db, run):
     held = db.execute('select 1 from records where run = ? and not failed limit 1', (run,)).fetchone()
@@ -179,7 +175,6 @@ def _runs(self: Store):
         self._held = stamp, set(pq.read_table(self.published, columns=['run'])['run'].unique().to_pylist())
     return self._held[1]
 
-# %% ../../nbs/62_store.ipynb #560e1fb9
 @patch
 def append(self: Store, records: list[dict] # all records of one run
     ) -> bool: # False where the store holds the run already
@@ -194,7 +189,7 @@ def append(self: Store, records: list[dict] # all records of one run
         db.executemany('insert into records values (?, ?, ?, ?)', rows)
     return True
 
-# %% ../../nbs/62_store.ipynb #2a47b7f6
+# %% ../../nbs/62_store.ipynb #0ae792b5
 def _asked(filters):
     return {k: list(v) if isinstance(v, (list, tuple, set, range)) else [v] for k, v in filters.items()}
 
@@ -211,7 +206,6 @@ def _columns(self: Store, fields):
     if fields is None: return None
     return [w.removeprefix('metrics.') for w in self._words() if w.partition('.')[0] in fields] + ['fields']
 
-# %% ../../nbs/62_store.ipynb #485cfac4
 @patch
 def _from_parquet(self: Store, fields, some):
     if not self.published.exists(): return []
@@ -220,7 +214,7 @@ def _from_parquet(self: Store, fields, some):
     tests = [(k, 'in', v) for k, v in some.items()]
     return from_table(pq.read_table(self.published, columns=self._columns(fields), filters=tests or None))
 
-# %% ../../nbs/62_store.ipynb #d838b221
+# %% ../../nbs/62_store.ipynb #80e8f307
 @patch
 def _ask(self: Store, sql, values=()):
     "Rows of the database; none where there is none."
@@ -230,24 +224,23 @@ def _ask(self: Store, sql, values=()):
         return db.execute(sql, values).fetchall() if made else []
 
 @patch
-def _from_sqlite(self: Store, fields, some, failed=0):
-    where, values = ['failed = ?'], [failed]
+def _from_sqlite(self: Store, fields, some, failed='0'):
+    where, values = [f'failed in ({failed})'], []
     for k, v in some.items():
         column = 'run' if k == 'run' else f"json_extract(record, '$.{k}')"
         where.append(f'{column} in ({", ".join("?"*len(v))})')
         values += v
     text = self._ask(f'select record from records where {" and ".join(where)} order by rowid', values)
-    recs = [r for r in (json.loads(t) for t, in text) if failed or r['run'] not in self._runs()]
+    recs = [r for r in (json.loads(t) for t, in text) if 'error' in r or r['run'] not in self._runs()]
     return recs if fields is None else [{k: v for k, v in r.items() if k in fields} for r in recs]
 
-# %% ../../nbs/62_store.ipynb #95568858
+# %% ../../nbs/62_store.ipynb #1d8abee9
 @patch
 def fields(self: Store) -> set:
     "The names of all fields that any record has."
     names = {w.partition('.')[0] for w in self._words()}
     return names | {k for k, in self._ask('select distinct key from records, json_each(record)')}
 
-# %% ../../nbs/62_store.ipynb #5128e6ea
 @patch
 def records(self: Store,
             fields=None, # the fields that are wanted; default: all
@@ -260,11 +253,11 @@ def records(self: Store,
         for k in some: one_of('field', k, known)
     return res
 
-# %% ../../nbs/62_store.ipynb #2fcff41f
+# %% ../../nbs/62_store.ipynb #fceec225
 @patch
-def read(self: Store) -> list[dict]:
-    "All records, and after them those of failures."
-    return self.records() + self._from_sqlite(None, {}, failed=1)
+def read(self: Store, fields=None) -> list[dict]:
+    "All records, those of failures too, in the order in which they were written."
+    return self._from_parquet(fields, {}) + self._from_sqlite(fields, {}, '0, 1')
 
 @patch
 def has(self: Store, run: str # `Experiment.id`
@@ -275,10 +268,9 @@ def has(self: Store, run: str # `Experiment.id`
 @patch
 def failed(self: Store) -> dict: # run → its last error record
     "Runs that failed and have not succeeded since."
-    res = {r['run']: r for r in self._from_sqlite(None, {}, failed=1)}
+    res = {r['run']: r for r in self._from_sqlite(None, {}, '1')}
     return {k: r for k, r in res.items() if not self.has(k)} if res else {}
 
-# %% ../../nbs/62_store.ipynb #fcad88ab
 BULKY = {'per_label_f1', 'per_label_ap', 'replicates', 'predictions', 'history', 'versions', 'code', 'machine', 'of'}
 
 @patch
@@ -289,7 +281,7 @@ def frame(self: Store, **filters # as in `Store.records`
     rows = self.records(self.fields() - BULKY, **filters) if self.exists() else []
     return pd.DataFrame([{k: v for k, v in r.items() if k != 'metrics'} | r['metrics'] for r in rows])
 
-# %% ../../nbs/62_store.ipynb #a15c9229
+# %% ../../nbs/62_store.ipynb #ef964655
 @patch
 def _replace(self: Store, t):
     "Add the rows of a table to the published file."
@@ -301,7 +293,6 @@ def _replace(self: Store, t):
         os.fsync(f.fileno())
     os.replace(new, self.published)
 
-# %% ../../nbs/62_store.ipynb #e9a8e2e8
 @patch
 def publish(self: Store) -> int: # number of runs that were published
     "Move finished runs from the database to the Parquet file; records of failures stay."
@@ -311,10 +302,8 @@ def publish(self: Store) -> int: # number of runs that were published
         db.execute('delete from records where not failed')
     return len({r['run'] for r in new})
 
-# %% ../../nbs/62_store.ipynb #735c6f37
 def _writing(r): return r['run'], r['id'] if 'error' in r else ''
 
-# %% ../../nbs/62_store.ipynb #f03add98
 @patch
 def adopt(self: Store, other: Store) -> int: # number of runs that are new
     "Take over the runs of another store, such as that of another machine."
