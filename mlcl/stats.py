@@ -28,7 +28,6 @@ def _values(values, at_least, name='values'):
         raise ValueError(f"{name}: expected a vector of at least {at_least} numbers, got shape {values.shape}")
     if not np.isfinite(values).all(): raise ValueError(f"{name}: expected finite numbers, got {values.tolist()}")
     return values
-
 def _level(level):
     if not 0 < level < 1: raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     return level
@@ -106,7 +105,6 @@ def _select(records, metric, readout, split, checkpoint):
         raise ValueError(f"records: expected some with {want}, got none")
     if metric not in known: raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     return [r for r in rows if r['metrics'].get(metric) is not None]
-
 def _unmixed(group, by):
     "`ValueError` where the records of a row differ in more than the seed."
     for field in ('encoder', 'fraction', 'settings'):
