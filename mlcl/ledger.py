@@ -85,9 +85,6 @@ def as_published(c: Claim) -> Claim:
     "The claim as the study tests it: REG, and ASL in the study's own setting."
     swap = tuple('asl1' if l == 'asl' else l for l in (LOGITS if c.others == ON_LOGITS else c.others))
     return replace(c, a='reg' if c.a == CONTRASTIVE else c.a, others=swap)
-
-# %% ../nbs/90_ledger.ipynb #2445e43e
-#| code-fold: true
 def steady(records) -> list: # records with the metric `grad_cv`
     "Learning curves as records of one number: the gradient norm's deviation by its mean, averaged over epochs."
     held = [r for r in records if r['readout'] == 'online' and r.get('history')]
@@ -273,9 +270,6 @@ def in_words(d: pd.DataFrame, # from `decide`
     widths = '|--|------|----|--|-----|---|---|' if sets else '|--|------|----|--|---|---|---|'
     head = '| | claim | effect | p | evidence | verdict | as published |'
     return '\n'.join([head, widths, *map(line, d.itertuples())])
-
-# %% ../nbs/90_ledger.ipynb #d6b1f0a4
-#| code-fold: true
 def standing(d: pd.DataFrame # from `decide`
     ) -> dict: # each of the four verdicts → ids of claims
     "Where each claim stands."

@@ -28,8 +28,6 @@ def _values(values, at_least, name='values'):
         raise ValueError(f"{name}: expected a vector of at least {at_least} numbers, got shape {values.shape}")
     if not np.isfinite(values).all(): raise ValueError(f"{name}: expected finite numbers, got {values.tolist()}")
     return values
-
-# %% ../nbs/46_stats.ipynb #4a19e1f2
 def _level(level):
     if not 0 < level < 1: raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     return level
@@ -107,8 +105,6 @@ def _select(records, metric, readout, split, checkpoint):
         raise ValueError(f"records: expected some with {want}, got none")
     if metric not in known: raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     return [r for r in rows if r['metrics'].get(metric) is not None]
-
-# %% ../nbs/46_stats.ipynb #072414c9
 def _unmixed(group, by):
     "`ValueError` where the records of a row differ in more than the seed."
     for field in ('encoder', 'fraction', 'settings'):
@@ -270,8 +266,7 @@ def score_table(records: list, # record dicts
                 losses=None # columns; by default all
     ) -> pd.DataFrame: # data sets × losses, means over seeds
     "Test scores of all losses; a data set that lacks one of them is left out."
-    t = leaderboard(records, metric, readout, checkpoint=checkpoint)
-    t = t.pivot(index='dataset', columns='loss', values='mean')
+    t = leaderboard(records, metric, readout, checkpoint=checkpoint).set_index(['dataset', 'loss'])['mean'].unstack()
     t = t[[l for l in losses or t if l in t]].dropna()
     return t.drop(index=[d for d in t.index if SAME.get(d) in t.index])
 
@@ -296,8 +291,7 @@ def wilcoxon(table: pd.DataFrame, # data sets × losses
     "Wilcoxon's signed-rank tests over data sets, with Holm's correction."
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
-        got = f"{list(table)} on {len(table)}"
-        raise ValueError(f"table: expected {a!r} and another loss on at least 2 data sets, got {got}")
+        raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")
     diff = table.drop(columns=a).rsub(table[a], axis=0)
     tests = [stats.wilcoxon(d, zero_method='zsplit') for _, d in diff.items()]
     res = pd.DataFrame(dict(mean=diff.mean(), median=diff.median(), statistic=[t.statistic for t in tests]))
