@@ -13,7 +13,7 @@ estimator = import_module('mlcl.own.estimator')
 
 MULTI_HOT = 'predictions are a matrix with a column for each label, also where y is a vector of classes'
 NOT_OURS = dict(
-    check_fit_score_takes_y=MULTI_HOT, check_pipeline_consistency=MULTI_HOT, check_classifiers_classes=MULTI_HOT, check_classifiers_train=MULTI_HOT,
+    check_classifiers_classes=MULTI_HOT, check_classifiers_train=MULTI_HOT,
     check_decision_proba_consistency=MULTI_HOT,
     check_estimator_sparse_array=MULTI_HOT, check_estimator_sparse_matrix=MULTI_HOT,
     check_sample_weight_equivalence_on_dense_data='a weight repeats a row within its split; repeated rows are other splits',
@@ -219,7 +219,7 @@ def test_few_rows_are_a_line(n):
 
 
 def test_the_default_loss_is_what_the_guide_advises():
-    "The fixed loss with the smallest mean regret in Macro-F1, as page 91 shows it, is the default of the classifier and of the command."
+    "The fixed loss with the smallest mean regret in Macro-F1 on page 91 (BCE, the simplest, if it is within .001 of it) is the default."
     import inspect, json
     from pathlib import Path
     from bs4 import BeautifulSoup
@@ -228,5 +228,6 @@ def test_the_default_loss_is_what_the_guide_advises():
     rows = [[c.text for c in r.find_all(['th', 'td'])] for r in BeautifulSoup(html, 'html.parser').find_all('tr')]
     at = rows[0].index('Macro-F1, mean')
     fixed = pd.Series({r[0]: float(r[at]) for r in rows[1:] if r[0].startswith('always ')})
-    assert len(fixed) > 3 and fixed.idxmin() == f'always {estimator.DEFAULT_LOSS}'
+    best = 'bce' if fixed['always bce'] < fixed.min() + .001 else fixed.idxmin().removeprefix('always ')
+    assert len(fixed) > 3 and estimator.DEFAULT_LOSS == best
     assert inspect.signature(MultiLabelClassifier).parameters['loss'].default == estimator.DEFAULT_LOSS
