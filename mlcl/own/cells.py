@@ -160,7 +160,7 @@ def as_sets(y, # label sets, texts or labels, one for each instance
     if len(kinds) > 1: raise ValueError('labels: expected all texts or all numbers, got both')
     return [[l.item() if isinstance(l, np.generic) else l for l in s] for s in sets]
 
-# %% ../../nbs/85_cells.ipynb #51df6d0b
+# %% ../../nbs/85_cells.ipynb #3c6cfe68
 def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,); a text such as 'a|b' is a set
                  names=None, # of the columns of a matrix
                  min_count: int = 0, # leave out labels with fewer instances
@@ -169,6 +169,7 @@ def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,); a t
     ) -> tuple: # (N, L) uint8 (float32 where NaN is kept), array of L names
     "Multi-hot labels and their names."
     y = y.toarray() if hasattr(y, 'toarray') else y
+    if hasattr(y, '__array__') and not hasattr(y, '__len__'): y = np.asarray(y)
     if isinstance(y, (str, bytes, dict)) or not hasattr(y, '__len__'):
         raise ValueError(f'labels: expected a matrix or a list of label sets, got {type(y).__name__}')
     if getattr(y, 'ndim', 1) not in (1, 2):
