@@ -96,11 +96,11 @@ def _filled(what, given, defaults):
 
 # %% ../nbs/45_study.ipynb #e8f49859
 def _encoder_options(spec, kind):
-    from mlcl.encoders import ENCODERS, choices
-    name, _, arg = spec.partition(':')
-    if spec.endswith(':frozen'): name = 'frozen'
-    if name not in ENCODERS or bool(arg) != (name in ('tv', 'hf', 'frozen')): _one_of('encoder', spec, choices())
-    cls = ENCODERS[name]
+    from mlcl.encoders import choices
+    from mlcl.encoders.model import _parse
+    found = _parse(spec)
+    if found is None: _one_of('encoder', spec, choices())
+    cls = found[0]
     if cls.kind != kind: raise ValueError(f'encoder: {spec!r} reads {cls.kind} data, not {kind} data')
     skip = ('arg', 'backbone', 'x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer')
     return defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip)
@@ -257,7 +257,7 @@ def _finetuned(trained, ys, exp):
     from mlcl.learner import train
     from mlcl.metrics import tune_threshold
     from mlcl.probe import _thresholded
-    more = train(trained.ds, 'bce', exp.encoder, trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
+    more = train(trained.ds, exp.encoder, 'bce', trained.settings | dict(epochs=exp.settings['finetune'], loss={}), seed=exp.seed, start=trained.model.encoder)
     p = {k: more.outputs(k)['own'] for k in ys}
     return _thresholded(p, ys['val'], tune_threshold(ys['val'], p['val']))
 
@@ -358,7 +358,7 @@ def run(exp: Experiment # what to train
     ds = load(exp.dataset, **s['data'])
     clock('load')
     settings = {k: v for k, v in s.items() if k not in (*SETTINGS, 'finetune')}
-    trained = train(ds, exp.loss, exp.encoder, settings, share=exp.fraction, seed=exp.seed)
+    trained = train(ds, exp.encoder, exp.loss, settings, share=exp.fraction, seed=exp.seed)
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None
