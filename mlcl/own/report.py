@@ -13,6 +13,8 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from .. import plots
 from ..data import Dataset, facts
+from .baselines import BASELINES
+from .choices import READOUTS
 from .read import found
 from ..stats import effect, leaderboard
 from ..study import Store, device_name, minutes, rounded, versions
@@ -20,38 +22,101 @@ from ..study import Store, device_name, minutes, rounded, versions
 # %% ../../nbs/82_report.ipynb #cee0e991
 READ = ('probe', 'probe1', 'own@.5', 'own@tuned') # readouts that give probabilities
 
-def results(ds: Dataset, store: Store, exps: list) -> dict: # plain data, ready for JSON
-    "Leaderboard, comparisons with the best loss, scores of each label; every choice is made on validation data."
+def _records(store, exps, simples):
+    "Records of all runs, those of a baseline once for each seed."
     recs = store.records(run=[e.id for e in exps])
-    if not recs: raise ValueError(f'compare: no run succeeded; the last error: {list(store.failed().values())[-1]["error"]["message"]}')
-    val = leaderboard([r for r in recs if r['readout'] in READ], split='val', checkpoint='best').drop_duplicates('loss').set_index('loss')
+    if exps and not recs: raise ValueError(f'compare: no run succeeded; the last error: {list(store.failed().values())[-1]["error"]["message"]}')
+    seeds = sorted({r['seed'] for r in recs}) or [0]
+    return recs + [dict(r, seed=k) for r in store.records(run=[e.id for e in simples]) for k in seeds]
+
+# %% ../../nbs/82_report.ipynb #f50ec4c8
+def results(ds: Dataset, store: Store, exps: list, # runs of losses
+            simples=(), # runs of baselines
+            thresholds='label' # a key of `READOUTS`
+    ) -> dict: # plain data, ready for JSON
+    "Leaderboard, comparisons with the first, scores of each label; every choice is made on validation data."
+    recs = _records(store, exps, simples)
+    val = _best([r for r in recs if r['readout'] in READOUTS[thresholds]])
     mine = [r for r in recs if r['split'] == 'test' and r['readout'] == val.readout[r['loss']]]
-    top, rows = val.index[0], []
-    boards = {m: leaderboard(mine, m, checkpoint='best').set_index('loss') for m in ('macro_f1', 'micro_f1', 'map')}
-    for l, v in val.iterrows():
-        gap = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout), checkpoint='best') if l != top else dict.fromkeys(('mean', 'lower', 'upper'))
-        rows.append(dict(loss=l, readout=v.readout, seeds=int(v.n_seeds), val_macro_f1=v['mean'], **{m: b['mean'][l] for m, b in boards.items()},
-            lower=boards['macro_f1'].lower[l], upper=boards['macro_f1'].upper[l], behind=[gap[k] for k in ('mean', 'lower', 'upper')],
-            seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
-    f1 = {l: np.mean(np.array([r['per_label_f1'] for r in mine if r['loss'] == l], float), 0) for l in val.index[:2]}
+    rows = _rows(ds, recs, mine, val)
+    f1 = {l: np.mean(np.array([r['per_label_f1'] for r in mine if r['loss'] == l], float), 0) for l in _two(rows)}
     n = {k: ds.y[i].sum(0) for k, i in ds.splits.items()}
-    labels = [dict(label=l, train=int(n['train'][i]), test=int(n['test'][i]), **{k: None if np.isnan(v[i]) else v[i] for k, v in f1.items()})
+    labels = [dict(label=l, train=int(n['train'][i]), test=int(n['test'][i])) | {k: None if np.isnan(v[i]) else v[i] for k, v in f1.items()}
               for i, l in enumerate(ds.labels)]
-    failed = {f"{r['loss']} seed {r['seed']}": r['error']['message'].splitlines()[0] for i, r in store.failed().items() if i in {e.id for e in exps}}
-    return rounded(dict(name=ds.info.get('title', ds.name), recommendation=recommend(rows), found=found(ds), facts=facts(ds), losses=rows, labels=labels,
+    failed = {f"{r['loss']} seed {r['seed']}": r['error']['message'].splitlines()[0] for i, r in store.failed().items() if i in {e.id for e in (*exps, *simples)}}
+    return rounded(dict(name=ds.info.get('title', ds.name), recommendation=recommend(rows), take=rows[0]['loss'], found=found(ds), facts=facts(ds),
+        losses=[r for r in rows if not r['baseline']], baselines=[r for r in rows if r['baseline']], labels=labels, cuts=_cuts(recs, rows),
         buckets={b: {r['loss']: r['mean'] for r in t.to_dict('records')} for b in ('head', 'middle', 'tail') if len(t := _bucket(mine, b))},
         history=[dict(loss=r['loss'], readout='online', history=r['history']) for r in recs if r['readout'] == 'online'],
-        failed=failed, sha256=ds.sha256, device=device_name(), versions=versions()))
+        thresholds=thresholds, failed=failed, sha256=ds.sha256, device=device_name(), versions=versions()))
+
+# %% ../../nbs/82_report.ipynb #d1dbb340
+def _best(recs):
+    "The best readout of each loss by validation data; a baseline comes before a loss that is no better."
+    val = leaderboard(recs, split='val', checkpoint='best').drop_duplicates('loss').set_index('loss')
+    simple = val.index.isin(list(BASELINES))
+    return val.assign(simple=~simple).sort_values(['mean', 'simple'], ascending=[False, True], kind='stable')
+
+def _rows(ds, recs, mine, val):
+    "A row for each loss and baseline, best first on validation data."
+    top, res = val.index[0], []
+    boards = {m: leaderboard(mine, m, checkpoint='best').set_index('loss') for m in ('macro_f1', 'micro_f1', 'map')}
+    for l, v in val.iterrows():
+        gap = dict.fromkeys(('mean', 'lower', 'upper'))
+        if l != top: gap = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout), checkpoint='best')
+        res.append(dict(loss=l, baseline=l in BASELINES, about=BASELINES[l].about if l in BASELINES else '', readout=v.readout,
+            seeds=1 if l in BASELINES else int(v.n_seeds), val_macro_f1=v['mean'], **{m: b['mean'][l] for m, b in boards.items()},
+            lower=boards['macro_f1'].lower[l], upper=boards['macro_f1'].upper[l], behind=[gap[k] for k in ('mean', 'lower', 'upper')],
+            seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
+    return res
+
+def _two(rows):
+    "The first model, and the first of the other kind; of losses alone the first two."
+    other = [r['loss'] for r in rows[1:] if r['baseline'] != rows[0]['baseline']] or [r['loss'] for r in rows[1:]]
+    return [rows[0]['loss'], *other[:1]]
+
+# %% ../../nbs/82_report.ipynb #5a7af5af
+CUTS = dict(each='a threshold for each label', all='one for all', none='none chosen')
+
+def _cuts(recs, rows):
+    "Macro and Micro-F1 on test data of the first five rows, by kind of threshold, where it was measured."
+    res = []
+    for r in rows[:5]:
+        source = r['readout'].partition('|')[0].partition('@.5')[0].removesuffix('@0')
+        names = dict(each=f'{source}|each', all=f'{source}|global', none=f'{source}@0' if r['baseline'] else f'{source}@.5')
+        of = {k: [x['metrics'] for x in recs if (x['loss'], x['readout'], x['split']) == (r['loss'], n, 'test')] for k, n in names.items()}
+        f1 = {k: tuple(np.mean([m[s] for m in ms]) for s in ('macro_f1', 'micro_f1')) for k, ms in of.items() if ms}
+        res.append({'loss': r['loss']} | {CUTS[k]: '{:.3f} / {:.3f}'.format(*f1[k]) if k in f1 else None for k in CUTS})
+    return res
 
 # %% ../../nbs/82_report.ipynb #f32b46ca
-def recommend(rows: list) -> str: # a sentence or three
-    "Which loss to take and why: the best on validation data; then what test data say about it and the others."
+def recommend(rows: list) -> str: # some sentences
+    "What to take and why: the best on validation data, a baseline where no loss is better; then what test data say."
     top, rest = rows[0], rows[1:]
-    f = lambda v: f'{v:.3f}'
-    res = f"Take {top['loss']} (readout {top['readout']}): it has the best Macro-F1 on validation data, {f(top['val_macro_f1'])}, and {f(top['macro_f1'])} [{f(top['lower'])}, {f(top['upper'])}] on test data."
+    simple = top.get('baseline')
+    name = f"the baseline {top['loss']} ({top['about']})" if simple else f"{top['loss']} (readout {top['readout']})"
+    res = f"Take {name}: it has the best Macro-F1 on validation data, {top['val_macro_f1']:.3f}, and {_interval(top['macro_f1'], top['lower'], top['upper'])} on test data."
+    return res + _others(rest, lambda r: r.get('baseline'), simple) + _losses([r for r in rest if not r.get('baseline')], simple)
+
+# %% ../../nbs/82_report.ipynb #50079b15
+def _interval(m, lo, hi): return None if m is None else f'{m:.3f} [{lo:.3f}, {hi:.3f}]'
+
+def _others(rest, which, simple):
+    "What the best of the other kind does: a baseline beside a loss, a loss beside a baseline."
+    other = next((r for r in rest if bool(which(r)) != bool(simple)), None)
+    if other is None: return ''
+    what = 'loss' if simple else 'baseline'
+    said = f" The best {what}, {other['loss']}, took {minutes(other['seconds'])} and "
+    if other['behind'][1] > 0: return said + f"is behind by {_interval(*other['behind'])} on test data."
+    if other['behind'][2] < 0: return said + 'did better on test data: more validation data would make the choice safer.'
+    return said + 'cannot be told apart from it on test data' + ('.' if simple else ': the simpler of the two will do.')
+
+def _losses(rest, simple):
+    "Which losses are worse, level or better than the first."
+    if simple: return ''
     same = [r['loss'] for r in rest if r['behind'][1] <= 0 <= r['behind'][2]]
-    worse, better = ([r['loss'] for r in rest if c(r['behind'])] for c in (lambda b: b[1] > 0, lambda b: b[2] < 0))
-    if worse: res += f" On test data it is better than {', '.join(worse)}."
+    worse, better = [r['loss'] for r in rest if r['behind'][1] > 0], [r['loss'] for r in rest if r['behind'][2] < 0]
+    res = f" On test data it is better than {', '.join(worse)}." if worse else ''
     if same: res += f" It cannot be told apart from {', '.join(same)}" + (' — bce is the simplest of them.' if 'bce' in same else '.')
     if better: res += f" But {', '.join(better)} did better on test data; more validation data or seeds would make the choice safer."
     return res
@@ -73,7 +138,7 @@ def _figure(draw, alt, size=(5, 3.2)):
 # %% ../../nbs/82_report.ipynb #e066a555
 def _figures(ds, res):
     "Name of a figure → figure."
-    rows, n = sorted(res['losses'], key=lambda r: -r['macro_f1']), np.sort(ds.y.sum(0))[::-1]
+    rows, n = sorted(res['losses'] + res['baselines'], key=lambda r: -r['macro_f1']), np.sort(ds.y.sum(0))[::-1]
     few = [r['loss'] for r in res['losses'][:4]]
     def tail(ax):
         ax.step(range(1, len(n) + 1), n, where='mid', color=plots.PALETTE['blue'])
@@ -90,14 +155,12 @@ def _figures(ds, res):
         learning=_figure(learning, f"Validation Macro-F1 over the epochs of {', '.join(few)}"))
 
 # %% ../../nbs/82_report.ipynb #869872b3
-def _interval(m, lo, hi): return None if m is None else f'{m:.3f} [{lo:.3f}, {hi:.3f}]'
-
 def _board(res):
-    "Rows of the table of losses."
-    return [{'loss': r['loss'], 'readout': r['readout'], 'validation': r['val_macro_f1'],
+    "Rows of the table of losses and baselines, in the order of their validation score."
+    rows = sorted(res['losses'] + res['baselines'], key=lambda r: (r['loss'] != res['take'], -r['val_macro_f1']))
+    return [{'model': r['loss'] + (' (baseline)' if r['baseline'] else ''), 'readout': r['readout'], 'validation': r['val_macro_f1'],
              'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']), 'behind': _interval(*r['behind']),
-             'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'], 'time': minutes(r['seconds'])}
-            for r in res['losses']]
+             'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'], 'time': minutes(r['seconds'])} for r in rows]
 
 # %% ../../nbs/82_report.ipynb #254e46d3
 def write_report(ds: Dataset, # what was compared on
@@ -106,7 +169,7 @@ def write_report(ds: Dataset, # what was compared on
     ):
     "`report.html`, a single page that needs nothing else, and `report.json`."
     page = Environment(loader=PackageLoader('mlcl.own', '.'), autoescape=True, trim_blocks=True).get_template('report.html')
-    groups = [dict(loss=r['loss']) | {b: v.get(r['loss']) for b, v in res['buckets'].items()} for r in res['losses']]
+    groups = [dict(loss=r['loss']) | {b: v.get(r['loss']) for b, v in res['buckets'].items()} for r in res['losses'] + res['baselines']]
     how = json.dumps({k: res[k] for k in ('settings', 'versions', 'sha256')}, indent=1)
     out.mkdir(parents=True, exist_ok=True)
     text = page.render(res, figures=_figures(ds, res), board=_board(res), groups=groups, how=how)
