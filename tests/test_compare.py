@@ -3,14 +3,17 @@ import html.parser, json, re, time, types
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.own import label_matrix, read, recommend
-from own_data import QUIET, WORDS, noisy, numbers, registry, texts
+from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts
 
-c, tables, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.tables'), import_module('mlcl.own.report').READ
+c, tables, choices = (import_module(f'mlcl.own.{m}') for m in ('compare', 'tables', 'choices'))
+READ = choices.READOUTS['label']
 
 @pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
-    (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(encoder='mlp'), "'mlp' reads features"), (dict(lr=1e30), 'trial: one epoch of reg with bag failed: TrainingFailed')])
+    (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(time_budget=float('nan')), 'time_budget: expected a positive'), (dict(losses=[]), 'losses: expected at least one'),
+    (dict(thresholds='each'), "thresholds: expected 'label', 'global' or .5, got 'each'"), (dict(epochs=0), 'epochs: expected a positive'),
+    (dict(encoder='mlp'), "'mlp' reads features"), (dict(encoder='bag', lr=1e30), 'trial: one epoch of bce with bag failed: TrainingFailed')])
 def test_bad_settings_are_refused(tmp_path, options, said):
-    with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET, **options)
+    with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', baselines=False, say=QUIET, **options)
 
 
 def test_memory_is_estimated_before_training(tmp_path, monkeypatch):
@@ -98,8 +101,84 @@ def test_a_failed_run_is_reported_and_tried_again(tmp_path, monkeypatch):
     assert c.compare(texts(), **options)['failed'] == {}
 
 
-@pytest.mark.parametrize('budget, want', [(100, (10, 3)), (35, (10, 2)), (12, (10, 1)), (6, (4, 1)), (1, (1, 1))])
-def test_fit_time(budget, want): assert c.fit_time(budget, 1., 2., 10, 3) == want
+# --- the time
+
+TIMES = dict.fromkeys(('bce', 'asl', 'zlpr', 'reg'), (1., 2.)) # seconds of an epoch, of the rest: twelve for ten epochs
+
+@pytest.mark.parametrize('budget, want', [(144, (4, 3, 10)), (143, (3, 3, 10)), (107, (4, 2, 10)), (71, (4, 1, 10)), (47, (3, 1, 10)), (35, (3, 1, 9)),
+                                          (24, (3, 1, 6)), (23, (2, 1, 6)), (9, (1, 1, 6)), (1, (1, 1, 6))])
+def test_losses_go_first_then_seeds_then_epochs(budget, want):
+    p = choices.fit_time(budget, TIMES, seeds=3, epochs=10, floor=6)
+    assert (len(p.losses), p.seeds, p.epochs) == want
+    assert p.seconds == want[0]*want[1]*(2 + want[2]) and (p.seconds <= budget or budget < 8)
+
+
+def test_one_loss_alone_gives_up_seeds_and_epochs():
+    p = choices.fit_time(10, dict(bce=(1., 2.)), seeds=5, epochs=10, floor=6)
+    assert (p.losses, p.seeds, p.epochs) == (('bce',), 1, 8)
+
+
+@pytest.mark.parametrize('f1, want', [([.5, .61, .63, .632, .629], 23), ([.5, .6, .7, .8, .9], 40), ([.9, .8, .7, .6, .5], 8)])
+def test_a_learning_curve_justifies_epochs(f1, want):
+    assert choices.enough([dict(epoch=e, val_macro_f1=f) for e, f in zip((5, 10, 15, 20, 40), f1)]) == want
+
+
+def test_what_was_given_up_is_said():
+    all_, few = choices.Plan(('bce', 'asl'), 3, 10, 1.), choices.Plan(('bce',), 1, 6, 1.)
+    assert choices.given_up(all_, all_) == []
+    losses, seeds, epochs = choices.given_up(all_, few)
+    assert losses.startswith('1 of 2 losses') and 'asl' in losses and '1 of 3 seeds' in seeds and 'seed to seed' in seeds and '6 of 10 epochs' in epochs
+
+
+class Clock:
+    "A clock that stands still until a run takes time."
+    def __init__(self): self.now = 0.
+    monotonic = lambda self: self.now
+
+
+def on_a_clock(monkeypatch, budget, took, seeds=3, losses=('bce', 'asl', 'zlpr', 'reg'), rises=False):
+    "`train_all` where a run takes `took(loss, epochs)` seconds of a fake clock, and trials forecast 2 + epochs."
+    clock, done = Clock(), []
+    class Store:
+        def has(self, i): return i in {e.id for e in done}
+        def failed(self): return {}
+        def records(self, run=None):
+            f1 = [.1*i for i in range(1, 11)] if rises else [.1, .3, .5, .6] + [.6]*6
+            return [dict(run=e.id, study='compare', readout='online', seconds=took(e.loss, e.settings['epochs']), steps={},
+                         history=[dict(epoch=round(e.settings['epochs']*(i + 1)/10), val_macro_f1=f) for i, f in enumerate(f1)]) for e in done if run in (None, e.id)]
+    def run_all(todo, *a):
+        for e in todo: clock.now += took(e.loss, e.settings['epochs']); done.append(e)
+    monkeypatch.setattr(c, 'time', types.SimpleNamespace(**vars(time) | dict(monotonic=clock.monotonic)))
+    monkeypatch.setattr(c, 'run_all', run_all)
+    monkeypatch.setattr(c, 'trials', lambda ds, enc, losses, *a: dict.fromkeys(losses, (1., 2.)))
+    ds, said = read(texts(), text='text'), []
+    c.own(ds)
+    exps, lost, expected = c.train_all(ds, 'bag', dict(epochs=20, batch_size=32, lr=.003), list(losses), seeds, 1, budget, budget, Store(), None, said.append)
+    return clock.now, done, lost, expected
+
+
+def test_the_forecast_is_right_where_the_trial_was(monkeypatch):
+    spent, done, lost, expected = on_a_clock(monkeypatch, 1e6, lambda l, e: 2. + e)
+    assert len(done) == 12 and lost == [] and spent == expected == 12*22
+
+
+@pytest.mark.parametrize('slow', [.5, 1, 3])
+def test_the_forecast_is_corrected_and_the_time_kept(monkeypatch, slow):
+    spent, done, lost, expected = on_a_clock(monkeypatch, 300, lambda l, e: slow*(2. + e))
+    assert spent <= 300 and spent/1.5 <= expected <= 1.5*spent and {e.settings['epochs'] for e in done} == {20}
+    assert bool(lost) == (slow*22*12 > 300)
+
+
+def test_the_time_is_kept_within_a_seed(monkeypatch):
+    # losses after the first take four times as long as forecast: no run begins that should end too late
+    spent, done, lost, _ = on_a_clock(monkeypatch, 300, lambda l, e: (2. + e)*(1 if l == 'bce' else 4))
+    assert spent <= 300 + 3*22 and 'the time was up before' in lost[-1] and [e.loss for e in done][:2] == ['bce', 'asl']
+
+
+def test_no_fewer_epochs_than_the_curve_justifies(monkeypatch):
+    run = lambda budget, **k: [(e.loss, e.settings['epochs']) for e in on_a_clock(monkeypatch, budget, lambda l, e: 2. + e, **k)[1]]
+    assert run(64) == [('bce', 20), ('bce', 12), ('asl', 12), ('zlpr', 12)] # level from epoch 8 of 20 on: 12 are enough for three losses
+    assert run(60) == run(64, rises=True) == [('bce', 20), ('asl', 20)] # a curve that rises to its end justifies no fewer
 
 
 def test_time_budget(tmp_path, monkeypatch):

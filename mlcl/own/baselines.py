@@ -65,8 +65,8 @@ class Frequent:
     def fit(self, x, y, seed=0): self.share = y.mean(0); return self
     def __call__(self, x): return {None: np.tile(self.share - .5, (x.shape[0], 1))}
 
-# %% ../../nbs/97_baselines.ipynb #7f4d7e6a
-def _svm(c): return LinearSVC(C=c)
+# %% ../../nbs/97_baselines.ipynb #f3c4629f
+def _svm(c): return LinearSVC(C=c, random_state=0)
 def _sparse_logistic(c): return LogisticRegression(C=c, solver='liblinear')
 def _dense_logistic(c): return LogisticRegression(C=c, max_iter=200)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'SCRATCH', 'RATES', 'OPTIONS', 'EPOCHS', 'READOUTS', 'FEWEST', 'at_hand', 'pretrained',
            'advice', 'choose_settings', 'probe_settings', 'solved', 'choose_readout', 'enough', 'Plan', 'cost',
-           'fit_time', 'given_up', 'next_runs']
+           'fit_time', 'with_first', 'given_up', 'next_runs']
 
 # %% ../../nbs/78_choices.ipynb #a8c7c487
 import math
@@ -142,6 +142,19 @@ def fit_time(budget: float, # seconds of all processes
     floor = min(floor, epochs)
     if cost(times, few, 1, floor) > budget: return plan(_first(times, losses, 1, floor, budget) or losses[:1], 1, floor)
     return plan(few, 1, int((budget - cost(times, few, 1, 0))/(cost(times, few, 1, 1) - cost(times, few, 1, 0))))
+
+# %% ../../nbs/78_choices.ipynb #e906941a
+def with_first(budget: float, # seconds that are left after the first run
+               first: float, # seconds that it took
+               times: dict, seeds: int, epochs: int, floor: int # as in `fit_time`
+    ) -> Plan:
+    "`fit_time`, where the first run counts if its epochs are kept."
+    plan = fit_time(budget + first, times, seeds, epochs, floor)
+    if plan.epochs == epochs: return plan
+    fewer = fit_time(budget, times, seeds, epochs, floor)
+    whole = _first(times, tuple(times), 1, epochs, budget + first) or tuple(times)[:1]
+    if len(fewer.losses) > len(whole): return fewer
+    return Plan(whole, 1, epochs, cost(times, whole, 1, epochs))
 
 # %% ../../nbs/78_choices.ipynb #0cd7b4d0
 def given_up(wanted: Plan, got: Plan) -> list: # lines, none where all was done

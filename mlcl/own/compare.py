@@ -17,7 +17,7 @@ from ..data import Dataset, own
 from ..encoders.images import available
 from ..losses import LOSSES
 from .baselines import baselines_for, run_baseline, simple
-from .choices import Plan, advice, choose_settings, cost, enough, fit_time, given_up, next_runs, probe_settings
+from .choices import Plan, advice, choose_settings, cost, enough, given_up, next_runs, probe_settings, with_first
 from .read import found, read
 from .report import results, write_report
 from .tables import afford
@@ -100,7 +100,7 @@ def trials(ds: Dataset, encoder: str, losses: list, settings: dict, store: Store
     times = {route: trial(ds, encoder, l, settings, store, out) for route, l in first.items()}
     return {l: times[LOSSES[l].route] for l in losses}
 
-# %% ../../nbs/81_compare.ipynb #66f759f1
+# %% ../../nbs/81_compare.ipynb #f061f640
 TEN = 10
 
 def pilot(make, # (loss, seed, epochs) → `Experiment`
@@ -122,7 +122,7 @@ def planned(store: Store, exp: Experiment, expected: float, times: dict, wanted:
     took, epochs = recs[0]['seconds'], exp.settings['epochs']
     times = {l: tuple(t*took/expected for t in pair) for l, pair in times.items()}
     floor = enough(next(r['history'] for r in recs if r['readout'] == 'online'))
-    return fit_time(jobs*(left - took) + took, times, wanted.seeds, epochs, floor), times
+    return with_first(jobs*(left - took), took, times, wanted.seeds, epochs, floor), times
 
 # %% ../../nbs/81_compare.ipynb #054bf3c1
 def spent(store: Store) -> float: # seconds
@@ -154,7 +154,7 @@ def _forecast(encoder, s, plan, jobs):
     return (f"{encoder}, {plan.epochs} epochs, batches of {s['batch_size']}, learning rate {s['lr']:g}; {len(plan.losses)} losses × {plan.seeds} seeds:"
             f" about {minutes(plan.seconds/jobs)} on {device_name()} with {jobs} process{'es' if jobs > 1 else ''}")
 
-# %% ../../nbs/81_compare.ipynb #e3f7959a
+# %% ../../nbs/81_compare.ipynb #ad351b1e
 def _in_time(exps, seconds, jobs, until, store, do):
     "Make the runs, and begin none that should end after `until`; a line where some were not begun."
     todo = [e for e in exps if not store.has(e.id)]
@@ -162,6 +162,7 @@ def _in_time(exps, seconds, jobs, until, store, do):
     while todo:
         part = next_runs(todo, {e: seconds[e.loss] for e in todo}, jobs, until - time.monotonic())
         if not part: return [f'the time was up before {len(todo)} of {len(exps)} runs, from {todo[0].loss}, seed {todo[0].seed} on']
+        part = part if jobs > 1 else part[:1]
         do(part)
         todo = todo[len(part):]
     return []
