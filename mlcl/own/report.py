@@ -15,9 +15,10 @@ from .. import plots
 from ..data import Dataset, facts
 from .baselines import BASELINES
 from .choices import READOUTS
+from .quality import quality
 from .read import found
 from ..stats import effect, leaderboard
-from ..study import Store, device_name, minutes, rounded, versions
+from ..study import Store, device_name, minutes, rounded, stored_scores, versions
 
 # %% ../../nbs/82_report.ipynb #cee0e991
 READ = ('probe', 'probe1', 'own@.5', 'own@tuned') # readouts that give probabilities
@@ -29,7 +30,7 @@ def _records(store, exps, simples):
     seeds = sorted({r['seed'] for r in recs}) or [0]
     return recs + [dict(r, seed=k) for r in store.records(run=[e.id for e in simples]) for k in seeds]
 
-# %% ../../nbs/82_report.ipynb #f50ec4c8
+# %% ../../nbs/82_report.ipynb #56da593f
 def results(ds: Dataset, store: Store, exps: list, # runs of losses
             simples=(), # runs of baselines
             thresholds='label' # a key of `READOUTS`
@@ -48,7 +49,7 @@ def results(ds: Dataset, store: Store, exps: list, # runs of losses
         losses=[r for r in rows if not r['baseline']], baselines=[r for r in rows if r['baseline']], labels=labels, cuts=_cuts(recs, rows),
         buckets={b: {r['loss']: r['mean'] for r in t.to_dict('records')} for b in ('head', 'middle', 'tail') if len(t := _bucket(mine, b))},
         history=[dict(loss=r['loss'], readout='online', history=r['history']) for r in recs if r['readout'] == 'online'],
-        thresholds=thresholds, failed=failed, sha256=ds.sha256, device=device_name(), versions=versions()))
+        thresholds=thresholds, quality=_quality(ds, recs, rows), failed=failed, sha256=ds.sha256, device=device_name(), versions=versions()))
 
 # %% ../../nbs/82_report.ipynb #d1dbb340
 def _best(recs):
@@ -74,6 +75,26 @@ def _two(rows):
     "The first model, and the first of the other kind; of losses alone the first two."
     other = [r['loss'] for r in rows[1:] if r['baseline'] != rows[0]['baseline']] or [r['loss'] for r in rows[1:]]
     return [rows[0]['loss'], *other[:1]]
+
+# %% ../../nbs/82_report.ipynb #f2b5f6fc
+def _scores(recs, row):
+    "Scores of the first seed of a row on val and test, where they were kept; else None."
+    r = next(r for r in recs if (r['loss'], r['readout'], r['split']) == (row['loss'], row['readout'], 'val'))
+    name = row['readout'].partition('|')[0]
+    if name.startswith('linear'): name += f":{r['chosen']['strength']:.2g}"
+    try: held = stored_scores(r['run'])
+    except FileNotFoundError: return None
+    states = [c for n, c, k in held if n == name and k == 'test']
+    return {k: held[name, 'best' if 'best' in states else 'last', k] for k in ('val', 'test')} if states else None
+
+def _quality(ds, recs, rows):
+    "Calibration and ranking of the first model and of the first of the other kind."
+    train, res = ds.y[ds.splits['train']], {}
+    for row in [r for r in rows if r['loss'] in _two(rows)]:
+        if s := _scores(recs, row):
+            y = {k: ds.y[ds.splits[k]] for k in s}
+            res[row['loss']] = quality(y, s, train.sum(0), len(train))
+    return res
 
 # %% ../../nbs/82_report.ipynb #5a7af5af
 CUTS = dict(each='a threshold for each label', all='one for all', none='none chosen')
@@ -147,11 +168,17 @@ def _figures(ds, res):
     def learning(ax):
         plots.curves([r for r in res['history'] if r['loss'] in few], ax=ax)
         ax.legend(), ax.xaxis.get_major_locator().set_params(integer=True)
+    def reliable(ax):
+        ax.plot([0, 1], [0, 1], color=plots.PALETTE['grey'], lw=.8)
+        for (kind, curve), color, marker in zip(res['quality'][res['take']]['curves'].items(), ('blue', 'orange'), 'os'):
+            ax.plot([b['said'] for b in curve], [b['true'] for b in curve], marker=marker, color=plots.PALETTE[color], label=kind)
+        ax.set(xlabel='probability that is said', ylabel='share of positives, test data'), ax.legend()
     said = ', '.join(f"{r['loss']} {r['macro_f1']:.3f}" for r in rows)
     return dict(
         board=_figure(lambda ax: plots.points({r['loss']: (r['macro_f1'], r['lower'], r['upper']) for r in rows}, ax, 'Macro-F1 on test data'),
                       f'Macro-F1 on test data with 95 % intervals, best first: {said}', (5, .8 + .3*len(rows))),
         tail=_figure(tail, f'Instances of each label, most frequent first, on a logarithmic axis: from {n[0]} to {n[-1]}'),
+        **({} if res['take'] not in res['quality'] else dict(reliable=_figure(reliable, f"How often a label is there, by the probability that {res['take']} says"))),
         learning=_figure(learning, f"Validation Macro-F1 over the epochs of {', '.join(few)}"))
 
 # %% ../../nbs/82_report.ipynb #869872b3
@@ -172,6 +199,6 @@ def write_report(ds: Dataset, # what was compared on
     groups = [dict(loss=r['loss']) | {b: v.get(r['loss']) for b, v in res['buckets'].items()} for r in res['losses'] + res['baselines']]
     how = json.dumps({k: res[k] for k in ('settings', 'versions', 'sha256')}, indent=1)
     out.mkdir(parents=True, exist_ok=True)
-    text = page.render(res, figures=_figures(ds, res), board=_board(res), groups=groups, how=how)
+    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=[dict(model=k) | v['scores'] for k, v in res['quality'].items()], groups=groups, how=how)
     (out/'report.html').write_text(text, encoding='utf8')
     (out/'report.json').write_text(json.dumps(res, indent=1, ensure_ascii=False), encoding='utf8')
