@@ -26,7 +26,7 @@ def own_scores(ds, c):
 
 
 def test_tfidf_and_svm_are_those_of_scikit_learn(ds):
-    r = b.fit_baseline(ds, 'tfidf_svm').readouts['scores|each']
+    r = b.fit_baseline(ds, 'tfidf_svm').readouts['scores|label']
     np.testing.assert_allclose(r.p['test'], own_scores(ds, r.info['strength']), atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_forest_learns_and_knows_a_label_of_every_instance():
 
 def test_colours(tmp_path):
     ds = read(pictures(tmp_path))
-    assert b.fit_baseline(ds, 'colours_logistic').readouts['scores|each'].info['val_macro_f1'] > .9
+    assert b.fit_baseline(ds, 'colours_logistic').readouts['scores|label'].info['val_macro_f1'] > .9
     red = np.zeros((1, 8, 8, 3), np.uint8)
     red[..., 0] = 255
     assert np.flatnonzero(Colours()(red)[0]).tolist() == [7*64]
@@ -88,7 +88,7 @@ def test_records_are_as_those_of_a_run(ds, tmp_path, monkeypatch):
     monkeypatch.setenv('MLCL_RESULTS', str(tmp_path))
     exp = b.simple(ds, 'tfidf_svm')
     recs = attempt(exp, 'baseline', lambda e: b.run_baseline(ds, e))
-    assert not any('error' in r for r in recs) and {r['readout'] for r in recs} == {'scores|each', 'scores|global', 'scores@0'}
+    assert not any('error' in r for r in recs) and {r['readout'] for r in recs} == {'scores|each', 'scores|label', 'scores|global', 'scores@0'}
     t = leaderboard(recs, checkpoint='best')
     assert (t.lower < t['mean']).all() and (t['mean'] < t.upper).all()
     held = stored_scores(exp.id)

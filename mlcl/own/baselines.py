@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'ALL', 'BASELINES', 'FORMAT', 'Linear', 'Forest', 'Frequent', 'baselines_for', 'Fitted', 'fit_baseline',
-           'Simple', 'simple', 'run_baseline', 'BaselineClassifier', 'is_baseline', 'load_baseline']
+           'Simple', 'simple', 'run_baseline', 'measured', 'BaselineClassifier', 'is_baseline', 'load_baseline']
 
-# %% ../../nbs/97_baselines.ipynb #d607ba9b
+# %% ../../nbs/97_baselines.ipynb #c9b2d6be
 import json, time
 import numpy as np
 from collections import namedtuple
@@ -22,7 +22,7 @@ from sklearn.svm import LinearSVC
 from ..data import Dataset, take
 from ..labels import buckets
 from ..metrics import mean_average_precision, per_label_f1, predict, scores
-from .choices import pretrained
+from .choices import by_label, pretrained
 from .views import Colours, Frozen, Ngrams, Numbers, View
 from ..probe import Readout, by_threshold
 from ..study import content_hash, rounded, save_scores, shared
@@ -95,7 +95,7 @@ def baselines_for(ds: Dataset) -> list: # names, the quickest first
     known = [n for n, r in BASELINES.items() if ds.kind in r.kinds]
     return ['frequent'] + [n for n in known if n != 'frequent' and (n != 'frozen_logistic' or pretrained(ds.kind))]
 
-# %% ../../nbs/97_baselines.ipynb #f3de3fbf
+# %% ../../nbs/97_baselines.ipynb #4bae06b7
 @dataclass
 class Fitted:
     "A trained baseline."
@@ -118,7 +118,8 @@ def fit_baseline(ds: Dataset, name: str, # a key of `BASELINES`
     model = BASELINES[name].model().fit(_rows(view, ds, 'train'), (ys['train'] == 1).astype(int), seed)
     held = {k: model(_rows(view, ds, k)) for k in ys if k != 'train'}
     family = {c: {k: p[c] for k, p in held.items()} for c in held['val']}
-    return Fitted(name, view, model, by_threshold('scores', family, ys['val']) | _own(family, ys['val']))
+    found = by_threshold('scores', family, ys['val']) | _own(family, ys['val'])
+    return Fitted(name, view, model, found | by_label(found, ys['val']))
 
 def _own(family, y_val):
     "The readout with the model's own threshold, at the strength with the best validation Macro-F1."
@@ -127,7 +128,7 @@ def _own(family, y_val):
     info = dict(val_macro_f1=float(f1[best]), strength=best, threshold=0.)
     return {'scores@0': Readout(family[best], 0., info, rank=family[best])}
 
-# %% ../../nbs/97_baselines.ipynb #e04c0007
+# %% ../../nbs/97_baselines.ipynb #80298023
 @dataclass(frozen=True)
 class Simple:
     "A run of a baseline, described completely."
@@ -151,29 +152,33 @@ def run_baseline(ds: Dataset, exp: Simple) -> list: # one record for each readou
     fit = fit_baseline(ds, exp.loss, exp.seed)
     trained = time.perf_counter() - start
     groups = buckets(ds.y[ds.splits['train']])
-    parts = [_measured(ds, n, r, k, groups, exp) for n, r in fit.readouts.items() for k in ('val', 'test')]
-    held = {('scores', 'best', k): fit.readouts['scores|each'].p[k] for k in ('val', 'test')}
+    parts = [measured(ds.y[ds.splits[k]], n, r, k, groups) for n, r in fit.readouts.items() for k in ('val', 'test')]
+    held = {('scores', 'best', k): fit.readouts['scores|label'].p[k] for k in ('val', 'test')}
     save_scores(exp.id, held, {k: ds.y[i] for k, i in ds.splits.items()})
     seconds = time.perf_counter() - start
     steps = dict(train=round(trained, 3), measure=round(seconds - trained, 3))
     return [dict(p, data_sha256=ds.sha256, seconds=round(seconds, 3), steps=steps, checkpoint='best') for p in parts]
 
-# %% ../../nbs/97_baselines.ipynb #0d4f3540
-def _measured(ds, name, r, part, groups, exp):
-    "The record of one readout on one split."
-    y, p, test = ds.y[ds.splits[part]], r.p[part], part == 'test'
-    metrics = scores(y, p, r.threshold, groups, n_boot=exp.settings['bootstrap'] if test else 0)
+# %% ../../nbs/97_baselines.ipynb #a1fca59a
+def measured(y, # (n, L) labels of the split
+             name: str, r: Readout, # the readout
+             part: str, # 'val' or 'test'
+             groups: dict # head, middle, tail → label indices
+    ) -> dict: # what differs between the records of a run
+    "The record of one readout on one split; test data with 95 % intervals."
+    p, test = r.p[part], part == 'test'
+    metrics = scores(y, p, r.threshold, groups, n_boot=1000 if test else 0)
     metrics['map'] = mean_average_precision(y, r.rank[part])
     res = dict(readout=name, split=part, metrics=rounded(metrics), per_label_f1=None, chosen={} if test else rounded(r.info, 4))
     if not test: return res
     pred = predict(p, r.threshold)
     return res | dict(per_label_f1=rounded(per_label_f1(y, pred), 3), replicates=shared(y, r.rank[part], pred, groups))
 
-# %% ../../nbs/97_baselines.ipynb #76c082f0
+# %% ../../nbs/97_baselines.ipynb #c1a80e14
 class BaselineClassifier:
     "A baseline with a threshold for each label, for new instances."
     def __init__(self, name: str, # a key of `BASELINES`
-                 readout: str = 'scores|each', random_state: int = 0):
+                 readout: str = 'scores|label', random_state: int = 0):
         self.name, self.readout, self.random_state = name, readout, random_state
 
     def fit_dataset(self, ds: Dataset):

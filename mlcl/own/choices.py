@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'SCRATCH', 'RATES', 'OPTIONS', 'EPOCHS', 'READOUTS', 'FEWEST', 'at_hand', 'pretrained',
-           'advice', 'choose_settings', 'probe_settings', 'solved', 'choose_readout', 'enough', 'Plan', 'cost',
-           'fit_time', 'with_first', 'given_up', 'next_runs']
+           'advice', 'choose_settings', 'label_thresholds', 'probe_settings', 'by_label', 'solved', 'choose_readout',
+           'enough', 'Plan', 'cost', 'fit_time', 'with_first', 'given_up', 'next_runs']
 
-# %% ../../nbs/78_choices.ipynb #a8c7c487
+# %% ../../nbs/78_choices.ipynb #003664f3
 import math
 import numpy as np
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ..data import Dataset, data_dir
 from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
 from ..linear import logistic
-from ..probe import Probe, read_out
+from ..metrics import scores, tune_threshold
+from ..probe import Probe, read_out, shrunk_thresholds
 from scipy.special import expit
 
 # %% ../../nbs/78_choices.ipynb #9114eb16
@@ -63,9 +64,19 @@ def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=
     return encoder, dict(epochs=epochs or steps, lr=lr or RATES.get(family, 1e-3), batch_size=bs,
                          weight_decay=.01 if large else .3, encoder=OPTIONS.get(family, {}))
 
-# %% ../../nbs/78_choices.ipynb #6307e160
+# %% ../../nbs/78_choices.ipynb #32362f80
+def label_thresholds(y, # (n, L) labels of the validation split
+                     p, # (n, L) scores
+                     prior: float = 10. # positives that the common threshold is worth
+    ) -> np.ndarray: # (L,) thresholds
+    "A threshold for each label; rare ones are drawn towards the common one, absent ones take that of Micro-F1."
+    some = (np.asarray(y) == 1).any(0)
+    shrunk = shrunk_thresholds(y, p, prior)
+    return shrunk if some.all() else np.where(some, shrunk, tune_threshold(y, p, 'micro_f1'))
+
+# %% ../../nbs/78_choices.ipynb #1282968e
 READOUTS = { # thresholds → names of readouts
-    'label': ('own|each', 'linear@features|each', 'scores|each'),
+    'label': ('own|label', 'linear@features|label', 'scores|label'),
     'global': ('own|global', 'linear@features|global', 'scores|global'),
     .5: ('own@.5', 'probe', 'probe1', 'scores@0')}
 
@@ -75,7 +86,19 @@ def probe_settings(thresholds, # a key of `READOUTS`
     if thresholds not in READOUTS: raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {thresholds!r}")
     return dict(kind='grid', epochs=10) if thresholds == .5 else dict(kind='linear')
 
-# %% ../../nbs/78_choices.ipynb #0128e76a
+# %% ../../nbs/78_choices.ipynb #80fc9c97
+def by_label(found: dict, # name → `Readout`
+             y_val # (n, L) labels of the validation split
+    ) -> dict: # name|label → `Readout`, for each name|each
+    "The readouts with the thresholds of `label_thresholds`, from the same scores as those of `shrunk_thresholds`."
+    res = {}
+    for name, r in found.items():
+        if not name.endswith('|each'): continue
+        t = label_thresholds(y_val, r.p['val'])
+        f1 = float(scores(y_val, r.p['val'], t)['macro_f1'])
+        res[name.replace('|each', '|label')] = replace(r, threshold=t, info=r.info | dict(val_macro_f1=f1), rank=r.p)
+    return res
+
 def solved(outputs, ys, strength: float # as chosen on validation data
     ) -> Probe:
     "The logistic regression of one strength on the features of the training split, as heads."
@@ -92,6 +115,7 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
     ) -> tuple: # name, `Probe` or None, (L,) thresholds of probabilities
     "The readout with the best validation Macro-F1; `ValueError` for one that the loss does not have."
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
+    if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in READOUTS[thresholds] if k in found]
     if readout not in (None, *known): raise ValueError(f"readout: expected one of {', '.join(known)} for {loss}, got {readout!r}")
     name = readout or max(known, key=lambda k: found[k].info['val_macro_f1'])
