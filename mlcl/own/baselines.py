@@ -6,7 +6,7 @@
 __all__ = ['Recipe', 'ALL', 'BASELINES', 'FORMAT', 'Linear', 'Forest', 'Frequent', 'baselines_for', 'Fitted', 'fit_baseline',
            'Simple', 'simple', 'run_baseline', 'measured', 'BaselineClassifier', 'is_baseline', 'load_baseline']
 
-# %% ../../nbs/97_baselines.ipynb #c9b2d6be
+# %% ../../nbs/97_baselines.ipynb #6fa2d90a
 import json, time
 import numpy as np
 from collections import namedtuple
@@ -23,7 +23,7 @@ from ..data import Dataset, take
 from ..labels import buckets
 from ..metrics import mean_average_precision, per_label_f1, predict, scores
 from .choices import by_label, pretrained
-from .views import Colours, Frozen, Ngrams, Numbers, View
+from .views import Both, Colours, Frozen, Ngrams, Numbers, View
 from ..probe import Readout, by_threshold
 from ..study import content_hash, rounded, save_scores, shared
 
@@ -65,35 +65,39 @@ class Frequent:
     def fit(self, x, y, seed=0): self.share = y.mean(0); return self
     def __call__(self, x): return {None: np.tile(self.share - .5, (x.shape[0], 1))}
 
-# %% ../../nbs/97_baselines.ipynb #f3c4629f
+# %% ../../nbs/97_baselines.ipynb #bdce6f0e
 def _svm(c): return LinearSVC(C=c, random_state=0)
 def _sparse_logistic(c): return LogisticRegression(C=c, solver='liblinear')
 def _dense_logistic(c): return LogisticRegression(C=c, max_iter=200)
 
-def _svms(): return Linear(_svm, (.1, 1., 10.))
-def _text_logistic(): return Linear(_sparse_logistic, (1., 10., 100.))
+def _svms(): return Linear(_svm, (1., 10.))
+def _text_logistic(): return Linear(_sparse_logistic, (3., 30.))
+def _chars_svm(): return Linear(_svm, (1.,))
+def _both_logistic(): return Linear(_sparse_logistic, (1., 3., 10.))
+def _frozen_logistic(): return Linear(_dense_logistic, (1., 3., 10., 30., 100.)) # rows of length 1
 def _logistic(): return Linear(_dense_logistic, (.001, .01, .1, 1., 10.))
 def _words(**state): return Ngrams('words', **state)
 def _chars(**state): return Ngrams('chars', **state)
 
-# %% ../../nbs/97_baselines.ipynb #15ed5183
+# %% ../../nbs/97_baselines.ipynb #414fbb5d
 Recipe = namedtuple('Recipe', 'kinds view model about')
 ALL = ('features', 'text', 'image')
 BASELINES = dict( # name → which data, which view, which model
     tfidf_svm=Recipe(('text',), _words, _svms, 'words and pairs of words, linear SVM'),
     tfidf_logistic=Recipe(('text',), _words, _text_logistic, 'words and pairs of words, logistic regression'),
-    chars_svm=Recipe(('text',), _chars, _svms, 'pieces of words, linear SVM'),
-    chars_logistic=Recipe(('text',), _chars, _text_logistic, 'pieces of words, logistic regression'),
+    chars_svm=Recipe(('text',), _chars, _chars_svm, 'pieces of words, linear SVM'),
     logistic=Recipe(('features',), Numbers, _logistic, 'scaled features, logistic regression'),
     forest=Recipe(('features',), Numbers, Forest, 'scaled features, random forest'),
     colours_logistic=Recipe(('image',), Colours, _logistic, 'a histogram of colours, logistic regression'),
-    frozen_logistic=Recipe(('text', 'image'), Frozen, _logistic, 'frozen pretrained features, logistic regression'),
+    frozen_logistic=Recipe(('text', 'image'), Frozen, _frozen_logistic, 'frozen pretrained features, logistic regression'),
+    both_logistic=Recipe(('text',), Both, _both_logistic, 'words and pairs of words beside frozen pretrained features, logistic regression'),
     frequent=Recipe(ALL, View, Frequent, 'the most frequent labels, for every instance'))
 
 def baselines_for(ds: Dataset) -> list: # names, the quickest first
     "The baselines that read this kind of data; frozen features where a pretrained network is at hand."
     known = [n for n, r in BASELINES.items() if ds.kind in r.kinds]
-    return ['frequent'] + [n for n in known if n != 'frequent' and (n != 'frozen_logistic' or pretrained(ds.kind))]
+    needs = [n for n in known if BASELINES[n].view in (Frozen, Both) and not pretrained(ds.kind)]
+    return ['frequent'] + [n for n in known if n not in ('frequent', *needs)]
 
 # %% ../../nbs/97_baselines.ipynb #4bae06b7
 @dataclass
@@ -201,15 +205,15 @@ class BaselineClassifier:
     def predict(self, X): return (self.decision_function(X) > 0).astype(int)
     def predict_labels(self, X): return [tuple(self.classes_[r > 0].tolist()) for r in self.predict(X)]
 
-# %% ../../nbs/97_baselines.ipynb #ae4bbf03
+# %% ../../nbs/97_baselines.ipynb #07f276d9
 FORMAT = 'mlcl baseline 1'
 
 @patch
 def save(self: BaselineClassifier, path # a file that ends in .safetensors
     ):
-    "Weights, thresholds, view and label names in one file; `ValueError` for what is not a linear model on own data."
-    if not isinstance(self.model_, Linear) or isinstance(self.view_, Frozen):
-        raise ValueError(f'save: expected a linear model without a pretrained network, got {self.name}; keep it by scikit-learn\'s own means')
+    "Weights, thresholds, view and label names in one file; `ValueError` for what is not a linear model."
+    if not isinstance(self.model_, Linear):
+        raise ValueError(f"save: expected a linear model, got {self.name}; keep it by scikit-learn's own means")
     if Path(path).suffix != '.safetensors': raise ValueError(f'path: expected a file that ends in .safetensors, got {path}')
     w, b = self.model_.weights[self.strength_]
     facts = dict(format=FORMAT, name=self.name, view=self.view_.state(), classes=self.classes_.tolist(), kind=self.kind_,
@@ -234,7 +238,7 @@ def load_baseline(path # what `save` wrote
     for k, shape in shapes.items():
         if t[k].shape != shape or not np.isfinite(t[k]).all(): raise ValueError(f'{path}: expected finite {k} of shape {shape}, got {t[k].shape}')
     view = BASELINES[d['name']].view
-    res.view_ = view(**d['view']) if view in (_words, _chars, Numbers) else view()
+    res.view_ = view(**d['view'])
     res.model_, res.strength_ = Linear(None, (), {0: (t['weight'], t['bias'])}), 0
     res.slope_, res.thresholds_, res.classes_ = d['slope'], t['thresholds'], np.array(d['classes'])
     res.kind_, res.columns_ = d['kind'], d['columns']
