@@ -41,17 +41,22 @@ def test_compare_reports(compared):
     assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} and all(r['seeds'] == 2 for r in res['losses'])
     val = [r['val_macro_f1'] for r in res['losses']]
     assert val == sorted(val, reverse=True) and val[0] > .6
-    for r in res['losses'][1:]: assert r['behind'][0] == pytest.approx(res['losses'][0]['macro_f1'] - r['macro_f1'], abs=2e-5) != 0
+    rows = res['losses'] + res['baselines']
+    top = max(rows, key=lambda r: (r['val_macro_f1'], r['baseline'])) # a baseline comes before a loss that is no better
+    assert res['take'] == top['loss'] and top['behind'] == [None]*3
+    for r in rows:
+        if r is not top: assert r['behind'][0] == pytest.approx(top['macro_f1'] - r['macro_f1'], abs=2e-5)
     assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'])
     recs = [json.loads(l) for l in (out/'records.jsonl').read_text().splitlines()]
-    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'compare'}
-    for r in res['losses']: # validation data alone choose the readout
-        of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if (x['study'], x['loss'], x['readout'], x['split']) == ('compare', r['loss'], k, split)])
+    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'baseline', 'compare'}
+    for r in rows: # validation data alone choose the readout
+        of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if x['study'] != 'trial' and (x['loss'], x['readout'], x['split']) == (r['loss'], k, split)])
                             for k in READ if k in {x['readout'] for x in recs if x['loss'] == r['loss']}}
         assert r['val_macro_f1'] == pytest.approx(max(of('val').values()), abs=2e-5) == pytest.approx(of('val')[r['readout']], abs=2e-5)
         assert r['macro_f1'] == pytest.approx(of('test')[r['readout']], abs=2e-5)
-    assert [l['label'] for l in res['labels']] == sorted(WORDS) and res['recommendation'].startswith(f"Take {res['losses'][0]['loss']} ")
-    assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum('val Macro-F1' in l for l in lines) == 6
+    assert [l['label'] for l in res['labels']] == sorted(WORDS) and f" {res['take']} (" in res['recommendation'][:60]
+    assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum(l.startswith('[') and 'val Macro-F1' in l for l in lines) == 6
+    assert {r['loss'] for r in res['baselines']} == {'frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'} == {l.partition(':')[0] for l in lines if ': val Macro-F1' in l}
 
 
 def test_report_is_one_page(compared):
@@ -62,7 +67,7 @@ def test_report_is_one_page(compared):
     page, text = Page(), (compared[0]/'report.html').read_text()
     page.feed(text)
     images = [a for t, a in page.tags if t == 'img']
-    assert len(images) == 3 and all(len(a['alt']) > 30 and a['src'].startswith('data:image/svg+xml;base64,') for a in images)
+    assert len(images) == 4 and all(len(a['alt']) > 30 and a['src'].startswith('data:image/svg+xml;base64,') for a in images)
     assert not re.search(r'(src|href)="(?!data:)', text) and 'script' not in {t for t, _ in page.tags} and 'prefers-color-scheme: dark' in text and '$' not in page.text
     assert compared[1]['recommendation'] in page.text and all(l in page.text for l in WORDS)
 
@@ -85,16 +90,16 @@ def test_compare_resumes(compared, monkeypatch):
     c.compare(noisy(), ('reg', 'bce', 'asl'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
     assert done == ['asl', 'asl']
     c.compare(noisy(seed=1), ('reg',), seeds=1, out=out, epochs=15, text='text', say=QUIET) # other data: nothing is reused
-    assert done == ['asl', 'asl', 'reg', 'reg']
+    assert done[2:-2] == ['frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'] and done[-2:] == ['reg', 'reg']
 
 
 def test_a_failed_run_is_reported_and_tried_again(tmp_path, monkeypatch):
     real, bad = c.attempt, [True]
     def attempt(e, study, runner):
         def broken(e): raise MemoryError('out of memory')
-        return real(e, study, broken if bad[0] and e.loss == 'bce' else runner)
+        return real(e, study, broken if bad[0] and e.loss == 'bce' and study == 'compare' else runner)
     monkeypatch.setattr(c, 'attempt', attempt)
-    options = dict(losses=['reg', 'bce'], seeds=1, out=tmp_path, epochs=2, text='text', say=QUIET)
+    options = dict(losses=['reg', 'bce'], seeds=1, out=tmp_path, epochs=2, baselines=False, text='text', say=QUIET)
     res = c.compare(texts(), **options)
     assert res['failed'] == {'bce seed 0': 'out of memory'} and 'bce seed 0: out of memory' in (tmp_path/'report.html').read_text()
     bad[0] = False
@@ -184,10 +189,10 @@ def test_no_fewer_epochs_than_the_curve_justifies(monkeypatch):
 def test_time_budget(tmp_path, monkeypatch):
     # a clock that stands still: the forecast alone says how much fits, however busy the machine is
     monkeypatch.setattr(c, 'time', types.SimpleNamespace(**vars(time) | dict(monotonic=lambda: 0.)))
-    res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=QUIET)
-    assert res['losses'][0]['seeds'] < 10
+    res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.2, text='text', say=QUIET)
+    assert res['losses'][0]['seeds'] < 10 and ' of 50 seeds' in res['time']['given_up'][0] in (tmp_path/'report.html').read_text()
     said = [] # the forecast is kept: the same command goes on where it was
-    c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=lambda s, **_: said.append(s))
+    c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.2, text='text', say=lambda s, **_: said.append(s))
     assert 'all runs are in the store already' in said
 
 
@@ -196,6 +201,67 @@ def test_recommendation():
     said = recommend([row('reg', [None]*3), row('bce', [.01, -.01, .03]), row('asl', [.1, .05, .15]), row('db', [-.1, -.2, -.01])])
     assert said.startswith('Take reg') and 'better than asl' in said and 'told apart from bce — bce is the simplest' in said and 'But db did better' in said
     assert recommend([row('reg', [None]*3)]).endswith('on test data.')
+
+
+def test_a_baseline_that_wins_is_said_first():
+    row = lambda name, behind, baseline=False: dict(loss=name, baseline=baseline, about='words, linear SVM', readout='x|label', val_macro_f1=.5,
+                                                    macro_f1=.5, lower=.4, upper=.6, behind=behind, seconds=3.)
+    said = recommend([row('tfidf_svm', [None]*3, True), row('chars_svm', [.01, -.1, .1], True), row('bce', [.031, .01, .05])])
+    assert said.startswith('Take the baseline tfidf_svm (words, linear SVM)') and 'The best loss, bce, took 3 s and is behind by 0.031 [0.010, 0.050]' in said
+    said = recommend([row('bce', [None]*3), row('tfidf_svm', [.01, -.02, .03], True)])
+    assert said.startswith('Take bce') and 'The best baseline, tfidf_svm, took 3 s and cannot be told apart' in said and said.endswith('the simpler of the two will do.')
+
+
+def test_ties_go_to_the_baseline():
+    of = lambda name: dict(dataset='d', loss=name, readout='x|label', split='val', checkpoint='best', seed=0, encoder='', fraction=1., settings={}, metrics=dict(macro_f1=.5))
+    best = import_module('mlcl.own.report')._best
+    assert best([of('bce'), of('tfidf_svm')]).index[0] == 'tfidf_svm' == best([of('tfidf_svm'), of('bce')]).index[0]
+
+
+# --- thresholds
+
+def test_thresholds_for_each_label():
+    from mlcl.metrics import tune_threshold, tune_thresholds
+    rng = np.random.default_rng(0)
+    y = (rng.random((200, 4)) < (.4, .2, .02, .0)).astype(int)
+    p = rng.normal(size=y.shape) + 2*y
+    t, common, own, m = choices.label_thresholds(y, p), tune_threshold(y, p), tune_thresholds(y, p), y.sum(0)
+    np.testing.assert_allclose(t[:3], ((m*own + 10*common)/(m + 10))[:3])
+    assert m[3] == 0 and t[3] == tune_threshold(y, p, 'micro_f1')
+
+
+@pytest.mark.parametrize('positives', [1, 3, 6, 9])
+def test_thresholds_never_lose_badly_on_rare_labels(positives):
+    # twenty draws of a validation and a test set with a rare label: on average the threshold for each label is hardly worse than the common one
+    from mlcl.metrics import per_label_f1, predict, tune_threshold, tune_thresholds
+    lost, alone = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        y = np.zeros((2, 300, 5), int)
+        for part in y:
+            for l, n in enumerate((90, 60, 40, positives, positives)): part[rng.choice(300, n, replace=False), l] = 1
+        p = rng.normal(size=y.shape) + 2.5*y
+        f1 = lambda t: np.mean(per_label_f1(y[1], predict(p[1], t))[3:])
+        common = f1(tune_threshold(y[0], p[0]))
+        lost.append(common - f1(choices.label_thresholds(y[0], p[0])))
+        alone.append(common - f1(tune_thresholds(y[0], p[0])))
+    assert np.mean(lost) < .02 and np.mean(lost) <= np.mean(alone) + .02
+
+
+def test_a_classifier_is_read_out_as_a_comparison():
+    rng = np.random.default_rng(0)
+    y = (rng.random((300, 3)) < .3).astype(np.uint8)
+    x = (rng.normal(size=(300, 8)) + 1.5*y @ rng.normal(size=(3, 8))).astype(np.float32)
+    part = dict(train=slice(0, 150), val=slice(150, 300))
+    outputs = {k: dict(features=x[s], own=x[s, :3]*0, proto=None, projection=None) for k, s in part.items()}
+    ys = {k: y[s] for k, s in part.items()}
+    name, probe, t = choices.choose_readout(outputs, ys, 'bce')
+    from mlcl.probe import read_out
+    r = choices.by_label(read_out(outputs, ys, 'bce', kind='linear'), ys['val'])[name]
+    assert name == 'linear@features|label' and t.shape == (3,)
+    np.testing.assert_array_equal(probe.proba(x, 0)[150:] > t, r.p['val'] > r.threshold)
+    assert choices.choose_readout(outputs, ys, 'bce', readout='own|label')[1] is None
+    with pytest.raises(ValueError, match='readout: expected one of own'): choices.choose_readout(outputs, ys, 'bce', readout='probe')
 
 
 def test_settings_follow_kind_and_size():

@@ -162,11 +162,13 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     plan = wanted = Plan(tuple(losses), seeds, s['epochs'], cost(times, losses, seeds, s['epochs']))
     if budget:
         left = budget - spent(store)
-        plan, times = planned(store, *pilot(make, times, wanted, left, do), times, wanted, left, jobs)
+        first, expected = pilot(make, times, wanted, left, do)
+        plan, times = planned(store, first, expected, times, wanted, left, jobs)
     say(_forecast(encoder, s, plan, jobs))
     exps = [make(l, k, plan.epochs) for k in range(plan.seeds) for l in plan.losses]
     if all(store.has(e.id) for e in exps): say('all runs are in the store already')
     late = _in_time(exps, {l: cost(times, [l], 1, plan.epochs) for l in losses}, jobs, until, store, do)
+    if budget and not any(store.has(e.id) for e in exps): exps = [first]
     return exps, given_up(wanted, plan) + late, plan.seconds/jobs
 
 def _forecast(encoder, s, plan, jobs):
