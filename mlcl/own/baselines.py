@@ -79,7 +79,7 @@ def _logistic(): return Linear(_dense_logistic, (.001, .01, .1, 1., 10.))
 def _words(**state): return Ngrams('words', **state)
 def _chars(**state): return Ngrams('chars', **state)
 
-# %% ../../nbs/97_baselines.ipynb #414fbb5d
+# %% ../../nbs/97_baselines.ipynb #39dedc99
 Recipe = namedtuple('Recipe', 'kinds view model about')
 ALL = ('features', 'text', 'image')
 BASELINES = dict( # name → which data, which view, which model
@@ -89,8 +89,10 @@ BASELINES = dict( # name → which data, which view, which model
     logistic=Recipe(('features',), Numbers, _logistic, 'scaled features, logistic regression'),
     forest=Recipe(('features',), Numbers, Forest, 'scaled features, random forest'),
     colours_logistic=Recipe(('image',), Colours, _logistic, 'a histogram of colours, logistic regression'),
-    frozen_logistic=Recipe(('text', 'image'), Frozen, _frozen_logistic, 'frozen pretrained features, logistic regression'),
-    both_logistic=Recipe(('text',), Both, _both_logistic, 'words and pairs of words beside frozen pretrained features, logistic regression'),
+    frozen_logistic=Recipe(('text', 'image'), Frozen, _frozen_logistic,
+                           'frozen pretrained features, logistic regression'),
+    both_logistic=Recipe(('text',), Both, _both_logistic,
+                         'words and pairs of words beside frozen pretrained features, logistic regression'),
     frequent=Recipe(ALL, View, Frequent, 'the most frequent labels, for every instance'))
 
 def baselines_for(ds: Dataset) -> list: # names, the quickest first
@@ -163,7 +165,7 @@ def run_baseline(ds: Dataset, exp: Simple) -> list: # one record for each readou
     steps = dict(train=round(trained, 3), measure=round(seconds - trained, 3))
     return [dict(p, data_sha256=ds.sha256, seconds=round(seconds, 3), steps=steps, checkpoint='best') for p in parts]
 
-# %% ../../nbs/97_baselines.ipynb #a1fca59a
+# %% ../../nbs/97_baselines.ipynb #e73f2e00
 def measured(y, # (n, L) labels of the split
              name: str, r: Readout, # the readout
              part: str, # 'val' or 'test'
@@ -173,7 +175,8 @@ def measured(y, # (n, L) labels of the split
     p, test = r.p[part], part == 'test'
     metrics = scores(y, p, r.threshold, groups, n_boot=1000 if test else 0)
     metrics['map'] = mean_average_precision(y, r.rank[part])
-    res = dict(readout=name, split=part, metrics=rounded(metrics), per_label_f1=None, chosen={} if test else rounded(r.info, 4))
+    chosen = {} if test else rounded(r.info, 4)
+    res = dict(readout=name, split=part, metrics=rounded(metrics), per_label_f1=None, chosen=chosen)
     if not test: return res
     pred = predict(p, r.threshold)
     return res | dict(per_label_f1=rounded(per_label_f1(y, pred), 3), replicates=shared(y, r.rank[part], pred, groups))
@@ -205,7 +208,7 @@ class BaselineClassifier:
     def predict(self, X): return (self.decision_function(X) > 0).astype(int)
     def predict_labels(self, X): return [tuple(self.classes_[r > 0].tolist()) for r in self.predict(X)]
 
-# %% ../../nbs/97_baselines.ipynb #07f276d9
+# %% ../../nbs/97_baselines.ipynb #2a52ab11
 FORMAT = 'mlcl baseline 1'
 
 @patch
@@ -214,10 +217,11 @@ def save(self: BaselineClassifier, path # a file that ends in .safetensors
     "Weights, thresholds, view and label names in one file; `ValueError` for what is not a linear model."
     if not isinstance(self.model_, Linear):
         raise ValueError(f"save: expected a linear model, got {self.name}; keep it by scikit-learn's own means")
-    if Path(path).suffix != '.safetensors': raise ValueError(f'path: expected a file that ends in .safetensors, got {path}')
+    if Path(path).suffix != '.safetensors':
+        raise ValueError(f'path: expected a file that ends in .safetensors, got {path}')
     w, b = self.model_.weights[self.strength_]
-    facts = dict(format=FORMAT, name=self.name, view=self.view_.state(), classes=self.classes_.tolist(), kind=self.kind_,
-                 columns=self.columns_, slope=self.slope_, readout=self.readout)
+    facts = dict(format=FORMAT, name=self.name, view=self.view_.state(), classes=self.classes_.tolist(),
+                 kind=self.kind_, columns=self.columns_, slope=self.slope_, readout=self.readout)
     tensors = dict(weight=w, bias=np.asarray(b, np.float32), thresholds=self.thresholds_)
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata=dict(mlcl=json.dumps(facts)))
 
@@ -225,7 +229,8 @@ def is_baseline(path # a file
     ) -> bool:
     "Whether a file is a saved baseline; False where it is anything else."
     try:
-        with safe_open(path, 'np') as f: return json.loads((f.metadata() or {}).get('mlcl', '{}')).get('format') == FORMAT
+        with safe_open(path, 'np') as f: facts = json.loads((f.metadata() or {}).get('mlcl', '{}'))
+        return facts.get('format') == FORMAT
     except (SafetensorError, OSError, ValueError): return False
 
 def load_baseline(path # what `save` wrote
@@ -236,7 +241,8 @@ def load_baseline(path # what `save` wrote
     res, n = BaselineClassifier(d['name'], d['readout']), len(d['classes'])
     shapes = dict(weight=(n, t['weight'].shape[-1]), bias=(n,), thresholds=(n,))
     for k, shape in shapes.items():
-        if t[k].shape != shape or not np.isfinite(t[k]).all(): raise ValueError(f'{path}: expected finite {k} of shape {shape}, got {t[k].shape}')
+        if t[k].shape != shape or not np.isfinite(t[k]).all():
+            raise ValueError(f'{path}: expected finite {k} of shape {shape}, got {t[k].shape}')
     view = BASELINES[d['name']].view
     res.view_ = view(**d['view'])
     res.model_, res.strength_ = Linear(None, (), {0: (t['weight'], t['bias'])}), 0

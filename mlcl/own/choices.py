@@ -86,7 +86,7 @@ def probe_settings(thresholds, # a key of `READOUTS`
     if thresholds not in READOUTS: raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {thresholds!r}")
     return dict(kind='grid', epochs=10) if thresholds == .5 else dict(kind='linear')
 
-# %% ../../nbs/78_choices.ipynb #80fc9c97
+# %% ../../nbs/78_choices.ipynb #faba1bbc
 def by_label(found: dict, # name → `Readout`
              y_val # (n, L) labels of the validation split
     ) -> dict: # name|label → `Readout`, for each name|each
@@ -117,7 +117,8 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
     if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in READOUTS[thresholds] if k in found]
-    if readout not in (None, *known): raise ValueError(f"readout: expected one of {', '.join(known)} for {loss}, got {readout!r}")
+    if readout not in (None, *known):
+        raise ValueError(f"readout: expected one of {', '.join(known)} for {loss}, got {readout!r}")
     name = readout or max(known, key=lambda k: found[k].info['val_macro_f1'])
     best, n_labels = found[name], np.shape(ys['val'])[1]
     if thresholds == .5: return name, best.probe, np.full(n_labels, .5)
@@ -180,14 +181,15 @@ def with_first(budget: float, # seconds that are left after the first run
     if len(fewer.losses) > len(whole): return fewer
     return Plan(whole, 1, epochs, cost(times, whole, 1, epochs))
 
-# %% ../../nbs/78_choices.ipynb #0cd7b4d0
+# %% ../../nbs/78_choices.ipynb #eac8517b
 def given_up(wanted: Plan, got: Plan) -> list: # lines, none where all was done
     "What the time did not suffice for, and what that means for the advice."
-    left = [l for l in wanted.losses if l not in got.losses]
-    res = [f"{len(left)} of {len(wanted.losses)} losses were left out for want of time: {', '.join(left)}"] if left else []
-    if got.seeds < wanted.seeds: res.append(f'{got.seeds} of {wanted.seeds} seeds were trained' + (
-        '; the intervals say nothing of how the result changes from seed to seed' if got.seeds == 1 else ''))
-    if got.epochs < wanted.epochs: res.append(f'{got.epochs} of {wanted.epochs} epochs were trained, no fewer than the learning curve of {got.losses[0]} justifies')
+    left, res = [l for l in wanted.losses if l not in got.losses], []
+    alone = '; the intervals say nothing of how the result changes from seed to seed' if got.seeds == 1 else ''
+    curve = f'no fewer than the learning curve of {got.losses[0]} justifies'
+    if left: res.append(f"{len(left)} of {len(wanted.losses)} losses were left out for want of time: {', '.join(left)}")
+    if got.seeds < wanted.seeds: res.append(f'{got.seeds} of {wanted.seeds} seeds were trained{alone}')
+    if got.epochs < wanted.epochs: res.append(f'{got.epochs} of {wanted.epochs} epochs were trained, {curve}')
     return res
 
 # %% ../../nbs/78_choices.ipynb #9b948503

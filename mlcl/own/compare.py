@@ -11,6 +11,7 @@ import gc, os, time
 import numpy as np
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from .. import learner
 from ..data import Dataset, own
@@ -58,7 +59,7 @@ def here(exps, study, jobs, runner):
         yield e, attempt(e, study, runner)
         gc.collect()
 
-# %% ../../nbs/81_compare.ipynb #2c803aa0
+# %% ../../nbs/81_compare.ipynb #d692da49
 def with_labels(ds: Dataset, exp: Experiment, recs: list # of `run`
     ) -> list: # more parts of records
     "The readouts with a threshold for each label, where a run has kept its scores."
@@ -70,7 +71,9 @@ def with_labels(ds: Dataset, exp: Experiment, recs: list # of `run`
         if r['readout'] not in ('own|each', 'linear@features|each') or r['split'] != 'val': continue
         p = {k: held[score_name(r), 'best', k] for k in ys}
         found[r['readout']] = Readout(p, None, {k: v for k, v in r['chosen'].items() if k == 'strength'})
-    return [measured(ys[k], n, r, k, groups) | facts | dict(checkpoint='best') for n, r in by_label(found, ys['val']).items() for k in ys]
+    facts |= dict(checkpoint='best')
+    todo = product(by_label(found, ys['val']).items(), ys)
+    return [measured(ys[k], n, r, k, groups) | facts for (n, r), k in todo]
 
 # %% ../../nbs/81_compare.ipynb #117b0059
 def run_baselines(ds: Dataset, store: Store, out: Path, limit: float, # seconds
@@ -92,14 +95,16 @@ def _outcome(said):
     if e := said['error']: return f"FAILED: {e['kind']}: {e['message'].splitlines()[0][:60]}"
     return f"val Macro-F1 {said['val_macro_f1']:.3f}"
 
-# %% ../../nbs/81_compare.ipynb #e5d4774b
-def trial(ds: Dataset, encoder: str, loss: str, settings: dict, store: Store, out: Path) -> tuple: # seconds of an epoch, seconds of the rest
+# %% ../../nbs/81_compare.ipynb #0be43313
+def trial(ds: Dataset, encoder: str, loss: str, settings: dict, store: Store, out: Path
+    ) -> tuple: # seconds of an epoch, seconds of the rest
     "Train and measure one epoch: what cannot work fails now, and the time of a run is known."
     exp = Experiment(ds.name, encoder, loss, settings | dict(epochs=1))
     if not store.has(exp.id):
         first, make = (_made(ds, encoder, loss, settings) for _ in range(2)) # the first time also computes features
         recs = attempt(exp, 'trial', partial(run_own, ds, out))
-        if e := recs[0].get('error'): raise ValueError(f"trial: one epoch of {loss} with {encoder} failed: {e['kind']}: {e['message']}")
+        if e := recs[0].get('error'):
+            raise ValueError(f"trial: one epoch of {loss} with {encoder} failed: {e['kind']}: {e['message']}")
         store.append([dict(r, steps=r['steps'] | dict(make=make, first=first)) for r in recs])
     r = store.records(run=exp.id)[0]
     epoch = max(r['steps']['train'] - r['steps']['make'], .1*r['steps']['train'])
@@ -111,15 +116,16 @@ def _made(ds, encoder, loss, settings):
     learner.make_learner(ds, encoder, loss, {k: v for k, v in settings.items() if k in learner.DEFAULTS})
     return time.perf_counter() - start
 
-# %% ../../nbs/81_compare.ipynb #fa282412
-def trials(ds: Dataset, encoder: str, losses: list, settings: dict, store: Store, out: Path) -> dict: # loss → seconds of an epoch and of the rest
+# %% ../../nbs/81_compare.ipynb #7364ecca
+def trials(ds: Dataset, encoder: str, losses: list, settings: dict, store: Store, out: Path
+    ) -> dict: # loss → seconds of an epoch and of the rest
     "One trial for the losses on logits, one for the contrastive ones."
     first = {}
     for l in losses: first.setdefault(LOSSES[l].route, l)
     times = {route: trial(ds, encoder, l, settings, store, out) for route, l in first.items()}
     return {l: times[LOSSES[l].route] for l in losses}
 
-# %% ../../nbs/81_compare.ipynb #f061f640
+# %% ../../nbs/81_compare.ipynb #f8aca107
 TEN = 10
 
 def pilot(make, # (loss, seed, epochs) → `Experiment`
@@ -134,7 +140,10 @@ def pilot(make, # (loss, seed, epochs) → `Experiment`
     do([exp])
     return exp, rest + epochs*epoch
 
-def planned(store: Store, exp: Experiment, expected: float, times: dict, wanted: Plan, left: float, jobs: int) -> tuple: # a `Plan`, corrected times
+def planned(store: Store, exp: Experiment, # the pilot
+            expected: float, # seconds it should have taken
+            times: dict, wanted: Plan, left: float, jobs: int
+    ) -> tuple: # a `Plan`, corrected times
     "What fits into the time that the pilot leaves; the pilot counts where its epochs are kept."
     recs = store.records(run=exp.id)
     if not recs: raise ValueError(f'compare: the first run failed: {store.failed()[exp.id]["error"]["message"]}')
@@ -157,7 +166,8 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     def do(exps):
         todo = [e for e in exps if not store.has(e.id)]
         expect = {e.id: times[e.loss][1] + e.settings['epochs']*times[e.loss][0] for e in todo}
-        if todo: run_all(todo, store, 'compare', jobs, None, expect, say, partial(run_own, ds, out), None if jobs > 1 else here)
+        spread = None if jobs > 1 else here
+        if todo: run_all(todo, store, 'compare', jobs, None, expect, say, partial(run_own, ds, out), spread)
     times = trials(ds, encoder, losses, s, store, out)
     plan = wanted = Plan(tuple(losses), seeds, s['epochs'], cost(times, losses, seeds, s['epochs']))
     if budget:
@@ -172,17 +182,20 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     return exps, given_up(wanted, plan) + late, plan.seconds/jobs
 
 def _forecast(encoder, s, plan, jobs):
-    return (f"{encoder}, {plan.epochs} epochs, batches of {s['batch_size']}, learning rate {s['lr']:g}; {len(plan.losses)} losses × {plan.seeds} seeds:"
-            f" about {minutes(plan.seconds/jobs)} on {device_name()} with {jobs} process{'es' if jobs > 1 else ''}")
+    how = f"{encoder}, {plan.epochs} epochs, batches of {s['batch_size']}, learning rate {s['lr']:g}"
+    where = f"on {device_name()} with {jobs} process{'es' if jobs > 1 else ''}"
+    return f'{how}; {len(plan.losses)} losses × {plan.seeds} seeds: about {minutes(plan.seconds/jobs)} {where}'
 
-# %% ../../nbs/81_compare.ipynb #ad351b1e
+# %% ../../nbs/81_compare.ipynb #64e6552c
 def _in_time(exps, seconds, jobs, until, store, do):
     "Make the runs, and begin none that should end after `until`; a line where some were not begun."
     todo = [e for e in exps if not store.has(e.id)]
     if until is None: do(todo); return []
     while todo:
         part = next_runs(todo, {e: seconds[e.loss] for e in todo}, jobs, until - time.monotonic())
-        if not part: return [f'the time was up before {len(todo)} of {len(exps)} runs, from {todo[0].loss}, seed {todo[0].seed} on']
+        if not part:
+            first = f'{todo[0].loss}, seed {todo[0].seed}'
+            return [f'the time was up before {len(todo)} of {len(exps)} runs, from {first} on']
         part = part if jobs > 1 else part[:1]
         do(part)
         todo = todo[len(part):]
@@ -192,11 +205,12 @@ def _in_time(exps, seconds, jobs, until, store, do):
 FIRST = ('bce', 'asl', 'zlpr', 'wreg', 'reg', 'proto', 'db', 'focal')
 ORDER = [*FIRST, *(l for l in LOSSES if l not in FIRST)]
 
-# %% ../../nbs/81_compare.ipynb #c5c94d29
+# %% ../../nbs/81_compare.ipynb #a4039c21
 def checked(losses, **numbers) -> list: # names of losses
     "`ValueError` for unknown losses and numbers that are not positive."
     losses = list(ORDER if losses is None else losses)
-    if bad := [l for l in losses if l not in LOSSES]: raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
+    if bad := [l for l in losses if l not in LOSSES]:
+        raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
     if not losses: raise ValueError('losses: expected at least one name, got none')
     for k, v in numbers.items():
         if v is not None and not 0 < v < np.inf: raise ValueError(f'{k}: expected a positive number, got {v}')
@@ -209,26 +223,29 @@ def compare(data, # what `read` takes, or a `Dataset`
             out=None, # folder for report.html, report.json and records.jsonl; default: compare-NAME
             time_budget: float = None, # minutes for all: features, baselines, training and the report
             jobs: int = 1, # processes; 1 trains in this one
-            encoder: str = None, epochs: int = None, lr: float = None, batch_size: int = None, # default: chosen by kind and size
+            encoder: str = None, epochs: int = None, lr: float = None, # default: chosen by kind and size
+            batch_size: int = None, # likewise
             thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
             baselines: bool = True, # also train what everybody tries first?
             say=print, # gets the lines of the progress
             **reading # as in `read`
     ) -> dict: # what report.json holds
     "Train losses and baselines on a data set with the same budget, and say which to take."
-    begun, losses = time.monotonic(), checked(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, epochs=epochs, lr=lr, batch_size=batch_size)
+    begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
+    losses = checked(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
     ds = data if isinstance(data, Dataset) else read(data, **reading)
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
-    store, (encoder, s) = Store(out/'records.jsonl'), choose_settings(ds, encoder, epochs, lr, batch_size)
+    store, (encoder, s) = Store(out/'records.jsonl'), choose_settings(ds, encoder, **given)
     for line in advice(ds, encoder): say(line)
     own(ds)
     budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
     simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
     jobs = max(1, min(jobs, int(available()//memory(ds))))
-    exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, budget and begun + budget, store, out, say)
+    until = budget and begun + budget
+    exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
     times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
     with results_in(out): res = results(ds, store, exps, simples, thresholds)
     res |= dict(encoder=encoder, settings=exps[0].settings, time=times)

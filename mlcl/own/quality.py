@@ -39,7 +39,7 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1
     own = [fit(s[:, l], y[:, l]) if FEWEST <= n[l] <= len(y) - FEWEST else common for l in range(y.shape[1])]
     return lambda t: np.stack([f(c) for f, c in zip(own, np.asarray(t, float).T)], 1)
 
-# %% ../../nbs/99_quality.ipynb #80455e93
+# %% ../../nbs/99_quality.ipynb #e2744369
 def brier(y, # (n, L) labels, 0 or 1
           p # (n, L) probabilities
     ) -> float: # 0 is perfect
@@ -52,7 +52,8 @@ def reliability(y, p, # (n, L) labels and probabilities
     "How often the label is there, by the probability that was said."
     y, p = np.ravel(y), np.ravel(p)
     at = np.minimum((p*bins).astype(int), bins - 1)
-    return [dict(said=float(p[at == b].mean()), true=float(y[at == b].mean()), n=int((at == b).sum())) for b in np.unique(at)]
+    of = {b: at == b for b in np.unique(at)}
+    return [dict(said=float(p[i].mean()), true=float(y[i].mean()), n=int(i.sum())) for i in of.values()]
 
 # %% ../../nbs/99_quality.ipynb #d2a719ac
 def _top(s, k):
@@ -82,7 +83,7 @@ def propensity_precision_at(y, s, k: int, propensity) -> float: # (n, L) labels 
     had, best = (np.take_along_axis(gain, _top(t, k), 1).sum() for t in (s, gain))
     return float(had/best) if best else 0.
 
-# %% ../../nbs/99_quality.ipynb #857b4c74
+# %% ../../nbs/99_quality.ipynb #f238ec9e
 def quality(y, s, # dicts with val and test: (n, L) labels and scores
             counts, n: int # as in `propensities`
     ) -> dict: # plain data
@@ -90,7 +91,8 @@ def quality(y, s, # dicts with val and test: (n, L) labels and scores
     p = {k: calibrate(y['val'], s['val'], k)(s['test']) for k in CURVES}
     res = {f'Brier, {k}': brier(y['test'], q) for k, q in p.items()}
     ks = [k for k in (1, 3, 5) if k < y['test'].shape[1]]
-    res |= {f'P@{k}': precision_at(y['test'], s['test'], k) for k in ks} | {f'nDCG@{k}': ndcg_at(y['test'], s['test'], k) for k in ks[1:]}
+    res |= {f'P@{k}': precision_at(y['test'], s['test'], k) for k in ks}
+    res |= {f'nDCG@{k}': ndcg_at(y['test'], s['test'], k) for k in ks[1:]}
     if len(counts) > 100:
         weight = propensities(counts, n)
         res |= {f'PSP@{k}': propensity_precision_at(y['test'], s['test'], k, weight) for k in ks}

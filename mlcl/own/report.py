@@ -8,6 +8,7 @@ __all__ = ['READ', 'results', 'score_name', 'recommend', 'write_report']
 # %% ../../nbs/82_report.ipynb #81bf1712
 import base64, io, json, matplotlib
 import numpy as np, pandas as pd
+from functools import partial
 from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
@@ -26,11 +27,13 @@ READ = ('probe', 'probe1', 'own@.5', 'own@tuned') # readouts that give probabili
 def _records(store, exps, simples):
     "Records of all runs, those of a baseline once for each seed."
     recs = store.records(run=[e.id for e in exps])
-    if exps and not recs: raise ValueError(f'compare: no run succeeded; the last error: {list(store.failed().values())[-1]["error"]["message"]}')
+    if exps and not recs:
+        error = list(store.failed().values())[-1]['error']
+        raise ValueError(f"compare: no run succeeded; the last error: {error['message']}")
     seeds = sorted({r['seed'] for r in recs}) or [0]
     return recs + [dict(r, seed=k) for r in store.records(run=[e.id for e in simples]) for k in seeds]
 
-# %% ../../nbs/82_report.ipynb #56da593f
+# %% ../../nbs/82_report.ipynb #34a308bb
 def results(ds: Dataset, store: Store, exps: list, # runs of losses
             simples=(), # runs of baselines
             thresholds='label' # a key of `READOUTS`
@@ -40,18 +43,36 @@ def results(ds: Dataset, store: Store, exps: list, # runs of losses
     val = _best([r for r in recs if r['readout'] in READOUTS[thresholds]])
     mine = [r for r in recs if r['split'] == 'test' and r['readout'] == val.readout[r['loss']]]
     rows = _rows(ds, recs, mine, val)
-    f1 = {l: np.mean(np.array([r['per_label_f1'] for r in mine if r['loss'] == l], float), 0) for l in _two(rows)}
-    n = {k: ds.y[i].sum(0) for k, i in ds.splits.items()}
-    labels = [dict(label=l, train=int(n['train'][i]), test=int(n['test'][i])) | {k: None if np.isnan(v[i]) else v[i] for k, v in f1.items()}
-              for i, l in enumerate(ds.labels)]
-    failed = {f"{r['loss']} seed {r['seed']}": r['error']['message'].splitlines()[0] for i, r in store.failed().items() if i in {e.id for e in (*exps, *simples)}}
-    return rounded(dict(name=ds.info.get('title', ds.name), recommendation=recommend(rows), take=rows[0]['loss'], found=found(ds), facts=facts(ds),
-        losses=[r for r in rows if not r['baseline']], baselines=[r for r in rows if r['baseline']], labels=labels, cuts=_cuts(recs, rows),
-        buckets={b: {r['loss']: r['mean'] for r in t.to_dict('records')} for b in ('head', 'middle', 'tail') if len(t := _bucket(mine, b))},
-        history=[dict(loss=r['loss'], readout='online', history=r['history']) for r in recs if r['readout'] == 'online'],
-        thresholds=thresholds, quality=_quality(ds, recs, rows), failed=failed, sha256=ds.sha256, device=device_name(), versions=versions()))
+    losses, baselines = ([r for r in rows if r['baseline'] == b] for b in (False, True))
+    history = [dict(loss=r['loss'], readout='online', history=r['history']) for r in recs if r['readout'] == 'online']
+    return rounded(dict(name=ds.info.get('title', ds.name), recommendation=recommend(rows), take=rows[0]['loss'],
+        found=found(ds), facts=facts(ds), losses=losses, baselines=baselines, thresholds=thresholds,
+        cuts=_cuts(recs, rows), labels=_labels(ds, mine, _two(rows)), buckets=_buckets(mine),
+        quality=_quality(ds, recs, rows), history=history,
+        failed=_failed(store, [*exps, *simples]), sha256=ds.sha256, device=device_name(), versions=versions()))
 
-# %% ../../nbs/82_report.ipynb #d1dbb340
+# %% ../../nbs/82_report.ipynb #6c679a85
+def _labels(ds, mine, names):
+    "A row for each label: instances, and F1 on test data of some models, mean over seeds."
+    n, rows = {k: ds.y[i].sum(0) for k, i in ds.splits.items()}, []
+    f1 = {l: np.mean(np.array([r['per_label_f1'] for r in mine if r['loss'] == l], float), 0) for l in names}
+    for i, label in enumerate(ds.labels):
+        known = {k: None if np.isnan(v[i]) else v[i] for k, v in f1.items()}
+        rows.append(dict(label=label, train=int(n['train'][i]), test=int(n['test'][i])) | known)
+    return rows
+
+def _buckets(mine):
+    "Macro-F1 of frequent, middle and rare labels, where a bucket has any."
+    boards = {b: _bucket(mine, b) for b in ('head', 'middle', 'tail')}
+    return {b: dict(zip(t['loss'], t['mean'])) for b, t in boards.items() if len(t)}
+
+def _failed(store, exps):
+    "What failed and why, in a line each."
+    ids = {e.id for e in exps}
+    bad = [r for i, r in store.failed().items() if i in ids]
+    return {f"{r['loss']} seed {r['seed']}": r['error']['message'].splitlines()[0] for r in bad}
+
+# %% ../../nbs/82_report.ipynb #9ba4f576
 def _best(recs):
     "The best readout of each loss by validation data; a baseline comes before a loss that is no better."
     val = leaderboard(recs, split='val', checkpoint='best').drop_duplicates('loss').set_index('loss')
@@ -64,11 +85,14 @@ def _rows(ds, recs, mine, val):
     boards = {m: leaderboard(mine, m, checkpoint='best').set_index('loss') for m in ('macro_f1', 'micro_f1', 'map')}
     for l, v in val.iterrows():
         gap = dict.fromkeys(('mean', 'lower', 'upper'))
-        if l != top: gap = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout), checkpoint='best')
-        res.append(dict(loss=l, baseline=l in BASELINES, about=BASELINES[l].about if l in BASELINES else '', readout=v.readout,
-            seeds=1 if l in BASELINES else int(v.n_seeds), val_macro_f1=v['mean'], **{m: b['mean'][l] for m, b in boards.items()},
-            lower=boards['macro_f1'].lower[l], upper=boards['macro_f1'].upper[l], behind=[gap[k] for k in ('mean', 'lower', 'upper')],
-            seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
+        if l != top:
+            e = effect(recs, ds.name, top, [l], readout=(val.readout[top], v.readout), checkpoint='best')
+            gap = {k: e[k] for k in gap}
+        what = dict(baseline=l in BASELINES, about='', seeds=int(v.n_seeds))
+        if l in BASELINES: what |= dict(about=BASELINES[l].about, seeds=1)
+        test = {m: b['mean'][l] for m, b in boards.items()} | {k: boards['macro_f1'][k][l] for k in ('lower', 'upper')}
+        res.append(dict(loss=l, **what, readout=v.readout, val_macro_f1=v['mean'], **test, behind=list(gap.values()),
+                        seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
     return res
 
 def _two(rows):
@@ -83,7 +107,16 @@ def score_name(r: dict # a record of the validation split
     name = r['readout'].partition('|')[0]
     return f"{name}:{r['chosen']['strength']:.2g}" if name.startswith('linear') else name
 
-# %% ../../nbs/82_report.ipynb #b0552218
+# %% ../../nbs/82_report.ipynb #7e0b2c02
+def _reliable(curves, ax):
+    "Share of positives against the probability that was said."
+    ax.plot([0, 1], [0, 1], color=plots.PALETTE['grey'], lw=.8)
+    for (kind, curve), color, marker in zip(curves.items(), ('blue', 'orange'), 'os'):
+        said, true = ([b[k] for b in curve] for k in ('said', 'true'))
+        ax.plot(said, true, marker=marker, color=plots.PALETTE[color], label=kind)
+    ax.set(xlabel='probability that is said', ylabel='share of positives, test data')
+    ax.legend()
+
 def _scores(recs, row):
     "Scores of the first seed of a row on val and test, where they were kept; else None."
     r = next(r for r in recs if (r['loss'], r['readout'], r['split']) == (row['loss'], row['readout'], 'val'))
@@ -102,7 +135,7 @@ def _quality(ds, recs, rows):
             res[row['loss']] = quality(y, s, train.sum(0), len(train))
     return res
 
-# %% ../../nbs/82_report.ipynb #6e884474
+# %% ../../nbs/82_report.ipynb #bff95b9b
 CUTS = dict(each='a threshold for each label', all='one for all', none='none chosen')
 
 def _cuts(recs, rows):
@@ -110,9 +143,11 @@ def _cuts(recs, rows):
     res = []
     for r in rows[:5]:
         source = r['readout'].partition('|')[0].partition('@.5')[0].removesuffix('@0')
-        names = dict(each=f'{source}|label', all=f'{source}|global', none=f'{source}@0' if r['baseline'] else f'{source}@.5')
-        of = {k: [x['metrics'] for x in recs if (x['loss'], x['readout'], x['split']) == (r['loss'], n, 'test')] for k, n in names.items()}
-        f1 = {k: tuple(np.mean([m[s] for m in ms]) for s in ('macro_f1', 'micro_f1')) for k, ms in of.items() if ms}
+        none = f'{source}@0' if r['baseline'] else f'{source}@.5'
+        names = dict(each=f'{source}|label', all=f'{source}|global', none=none)
+        of = {k: [x['metrics'] for x in recs if (x['loss'], x['readout'], x['split']) == (r['loss'], n, 'test')]
+              for k, n in names.items()}
+        f1 = {k: [np.mean([m[s] for m in ms]) for s in ('macro_f1', 'micro_f1')] for k, ms in of.items() if ms}
         res.append({'loss': r['loss']} | {CUTS[k]: '{:.3f} / {:.3f}'.format(*f1[k]) if k in f1 else None for k in CUTS})
     return res
 
@@ -122,20 +157,22 @@ def recommend(rows: list) -> str: # some sentences
     top, rest = rows[0], rows[1:]
     simple = top.get('baseline')
     name = f"the baseline {top['loss']} ({top['about']})" if simple else f"{top['loss']} (readout {top['readout']})"
-    res = f"Take {name}: it has the best Macro-F1 on validation data, {top['val_macro_f1']:.3f}, and {_interval(top['macro_f1'], top['lower'], top['upper'])} on test data."
-    return res + _others(rest, lambda r: r.get('baseline'), simple) + _losses([r for r in rest if not r.get('baseline')], simple)
+    val, test = top['val_macro_f1'], _interval(top['macro_f1'], top['lower'], top['upper'])
+    res = f"Take {name}: it has the best Macro-F1 on validation data, {val:.3f}, and {test} on test data."
+    return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
-# %% ../../nbs/82_report.ipynb #50079b15
+# %% ../../nbs/82_report.ipynb #7b7edcbc
 def _interval(m, lo, hi): return None if m is None else f'{m:.3f} [{lo:.3f}, {hi:.3f}]'
 
-def _others(rest, which, simple):
+def _others(rest, simple):
     "What the best of the other kind does: a baseline beside a loss, a loss beside a baseline."
-    other = next((r for r in rest if bool(which(r)) != bool(simple)), None)
+    other = next((r for r in rest if bool(r.get('baseline')) != bool(simple)), None)
     if other is None: return ''
     what = 'loss' if simple else 'baseline'
     said = f" The best {what}, {other['loss']}, took {minutes(other['seconds'])} and "
     if other['behind'][1] > 0: return said + f"is behind by {_interval(*other['behind'])} on test data."
-    if other['behind'][2] < 0: return said + 'did better on test data: more validation data would make the choice safer.'
+    if other['behind'][2] < 0:
+        return said + 'did better on test data: more validation data would make the choice safer.'
     return said + 'cannot be told apart from it on test data' + ('.' if simple else ': the simpler of the two will do.')
 
 def _losses(rest, simple):
@@ -143,9 +180,11 @@ def _losses(rest, simple):
     if simple: return ''
     same = [r['loss'] for r in rest if r['behind'][1] <= 0 <= r['behind'][2]]
     worse, better = [r['loss'] for r in rest if r['behind'][1] > 0], [r['loss'] for r in rest if r['behind'][2] < 0]
+    simplest = ' — bce is the simplest of them' if 'bce' in same else ''
+    safer = 'more validation data or seeds would make the choice safer'
     res = f" On test data it is better than {', '.join(worse)}." if worse else ''
-    if same: res += f" It cannot be told apart from {', '.join(same)}" + (' — bce is the simplest of them.' if 'bce' in same else '.')
-    if better: res += f" But {', '.join(better)} did better on test data; more validation data or seeds would make the choice safer."
+    if same: res += f" It cannot be told apart from {', '.join(same)}{simplest}."
+    if better: res += f" But {', '.join(better)} did better on test data; {safer}."
     return res
 
 # %% ../../nbs/82_report.ipynb #6e558a4b
@@ -167,33 +206,33 @@ def _figures(ds, res):
     "Name of a figure → figure."
     rows, n = sorted(res['losses'] + res['baselines'], key=lambda r: -r['macro_f1']), np.sort(ds.y.sum(0))[::-1]
     few = [r['loss'] for r in res['losses'][:4]]
+    ends = {r['loss']: (r['macro_f1'], r['lower'], r['upper']) for r in rows}
     def tail(ax):
         ax.step(range(1, len(n) + 1), n, where='mid', color=plots.PALETTE['blue'])
         ax.set(yscale='log', xlabel='label, by frequency', ylabel='instances')
-        ax.set_yticks(ticks := sorted({int(n[0]), int(np.median(n)), int(n[-1])}), ticks), ax.minorticks_off(), ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_yticks(ticks := sorted({int(n[0]), int(np.median(n)), int(n[-1])}), ticks)
+        ax.minorticks_off(), ax.xaxis.get_major_locator().set_params(integer=True)
     def learning(ax):
         plots.curves([r for r in res['history'] if r['loss'] in few], ax=ax)
         ax.legend(), ax.xaxis.get_major_locator().set_params(integer=True)
-    def reliable(ax):
-        ax.plot([0, 1], [0, 1], color=plots.PALETTE['grey'], lw=.8)
-        for (kind, curve), color, marker in zip(res['quality'][res['take']]['curves'].items(), ('blue', 'orange'), 'os'):
-            ax.plot([b['said'] for b in curve], [b['true'] for b in curve], marker=marker, color=plots.PALETTE[color], label=kind)
-        ax.set(xlabel='probability that is said', ylabel='share of positives, test data'), ax.legend()
+    held = res['quality'].get(res['take'])
+    reliable = held and partial(_reliable, held['curves'])
     said = ', '.join(f"{r['loss']} {r['macro_f1']:.3f}" for r in rows)
     return dict(
-        board=_figure(lambda ax: plots.points({r['loss']: (r['macro_f1'], r['lower'], r['upper']) for r in rows}, ax, 'Macro-F1 on test data'),
+        board=_figure(lambda ax: plots.points(ends, ax, 'Macro-F1 on test data'),
                       f'Macro-F1 on test data with 95 % intervals, best first: {said}', (5, .8 + .3*len(rows))),
-        tail=_figure(tail, f'Instances of each label, most frequent first, on a logarithmic axis: from {n[0]} to {n[-1]}'),
-        **({} if res['take'] not in res['quality'] else dict(reliable=_figure(reliable, f"How often a label is there, by the probability that {res['take']} says"))),
+        tail=_figure(tail, f'Instances of each label, most frequent first, logarithmic axis: from {n[0]} to {n[-1]}'),
+        reliable=reliable and _figure(reliable, f"Share of positives by the probability that {res['take']} says"),
         learning=_figure(learning, f"Validation Macro-F1 over the epochs of {', '.join(few)}"))
 
 # %% ../../nbs/82_report.ipynb #869872b3
 def _board(res):
     "Rows of the table of losses and baselines, in the order of their validation score."
     rows = sorted(res['losses'] + res['baselines'], key=lambda r: (r['loss'] != res['take'], -r['val_macro_f1']))
-    return [{'model': r['loss'] + (' (baseline)' if r['baseline'] else ''), 'readout': r['readout'], 'validation': r['val_macro_f1'],
-             'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']), 'behind': _interval(*r['behind']),
-             'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'], 'time': minutes(r['seconds'])} for r in rows]
+    return [{'model': r['loss'] + ' (baseline)'*r['baseline'], 'readout': r['readout'],
+             'validation': r['val_macro_f1'], 'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']),
+             'behind': _interval(*r['behind']), 'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'],
+             'time': minutes(r['seconds'])} for r in rows]
 
 # %% ../../nbs/82_report.ipynb #254e46d3
 def write_report(ds: Dataset, # what was compared on
@@ -201,10 +240,13 @@ def write_report(ds: Dataset, # what was compared on
                  out: Path # a folder
     ):
     "`report.html`, a single page that needs nothing else, and `report.json`."
-    page = Environment(loader=PackageLoader('mlcl.own', '.'), autoescape=True, trim_blocks=True).get_template('report.html')
-    groups = [dict(loss=r['loss']) | {b: v.get(r['loss']) for b, v in res['buckets'].items()} for r in res['losses'] + res['baselines']]
+    pages = Environment(loader=PackageLoader('mlcl.own', '.'), autoescape=True, trim_blocks=True)
+    page = pages.get_template('report.html')
+    names = [r['loss'] for r in res['losses'] + res['baselines']]
+    groups = [dict(loss=l) | {b: v.get(l) for b, v in res['buckets'].items()} for l in names]
+    ranking = [dict(model=k) | v['scores'] for k, v in res['quality'].items()]
     how = json.dumps({k: res[k] for k in ('settings', 'versions', 'sha256')}, indent=1)
     out.mkdir(parents=True, exist_ok=True)
-    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=[dict(model=k) | v['scores'] for k, v in res['quality'].items()], groups=groups, how=how)
+    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=ranking, groups=groups, how=how)
     (out/'report.html').write_text(text, encoding='utf8')
     (out/'report.json').write_text(json.dumps(res, indent=1, ensure_ascii=False), encoding='utf8')

@@ -44,7 +44,7 @@ class Ngrams(View):
     def __call__(self, x): return self.tfidf.transform(x)
     def state(self): return dict(vocabulary=self.tfidf.get_feature_names_out().tolist(), idf=self.tfidf.idf_.tolist())
 
-# %% ../../nbs/79_views.ipynb #116b64e5
+# %% ../../nbs/79_views.ipynb #7305dc85
 class Numbers(View):
     "Scaled features."
     def __init__(self, mode='dense', shift=(), factor=()): self.mode, self.shift, self.factor = mode, shift, factor
@@ -58,7 +58,9 @@ class Numbers(View):
         if self.mode == 'dense': return (x - self.shift)*self.factor
         x = x*self.shift
         return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)*self.factor
-    def state(self): return dict(mode=self.mode, shift=np.asarray(self.shift).tolist(), factor=np.asarray(self.factor).tolist())
+    def state(self):
+        scale = dict(shift=self.shift, factor=self.factor)
+        return dict(mode=self.mode, **{k: np.asarray(v).tolist() for k, v in scale.items()})
 
 # %% ../../nbs/79_views.ipynb #fe6a5252
 class Colours(View):
@@ -86,15 +88,16 @@ class Frozen(View):
         e = self.encoder
         return dict(kind=e.kind, shift=e.shift.tolist(), factor=e.factor.tolist(), sha256=e.weights_sha256)
 
-# %% ../../nbs/79_views.ipynb #359cc429
+# %% ../../nbs/79_views.ipynb #53deccf1
 def _again(kind, shift, factor, sha256):
     "The frozen encoder of this package for a kind of data, with the scaling of a saved view."
     spec = pretrained(kind)
-    if spec is None: raise ValueError(f'view: expected the pretrained network for {kind} data on this machine, got none')
+    if spec is None: raise ValueError(f'view: expected a pretrained network for {kind} data on this machine, got none')
     name = spec.removesuffix(':frozen').removeprefix('hf:')
     res = ENCODERS['frozen_text' if kind == 'text' else 'frozen'](name, len(shift))
     net = HuggingFace(name).net if kind == 'text' else Backbone(name)
-    if weights_sha256(net) != sha256: raise ValueError('view: expected the weights that the model was trained on, got others')
+    if weights_sha256(net) != sha256:
+        raise ValueError('view: expected the weights that the model was trained on, got others')
     res.shift.copy_(torch.tensor(shift)), res.factor.copy_(torch.tensor(factor))
     return res
 
