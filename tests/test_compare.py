@@ -218,6 +218,17 @@ def test_ties_go_to_the_baseline():
     assert best([of('bce'), of('tfidf_svm')]).index[0] == 'tfidf_svm' == best([of('tfidf_svm'), of('bce')]).index[0]
 
 
+def test_the_forecast_of_a_run_is_near_its_time(tmp_path):
+    # what a trial of one epoch says of a run of thirty, on texts
+    ds = read(noisy(), text='text')
+    c.own(ds)
+    store, said = c.Store(tmp_path/'records.jsonl'), []
+    s = c.choose_settings(ds)[1] | dict(epochs=30, checkpoints=['best'], probe=choices.probe_settings('label'))
+    exps, lost, expected = c.train_all(ds, 'bag', s, ['bce', 'zlpr'], 1, 1, None, None, store, tmp_path, lambda *a, **k: said.append(a))
+    took = sum(store.records(run=e.id)[0]['seconds'] for e in exps)
+    assert lost == [] and expected/3 < took < 3*expected # 1.5 on a quiet machine
+
+
 # --- thresholds
 
 def test_thresholds_for_each_label():

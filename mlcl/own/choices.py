@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'SCRATCH', 'RATES', 'OPTIONS', 'EPOCHS', 'READOUTS', 'FEWEST', 'at_hand', 'pretrained',
            'advice', 'choose_settings', 'label_thresholds', 'probe_settings', 'by_label', 'solved', 'choose_readout',
-           'enough', 'Plan', 'cost', 'fit_time', 'with_first', 'given_up', 'next_runs']
+           'enough', 'Plan', 'probes', 'one_run', 'most_epochs', 'cost', 'fit_time', 'with_first', 'given_up',
+           'next_runs']
 
 # %% ../../nbs/78_choices.ipynb #003664f3
 import math
@@ -134,7 +135,7 @@ def enough(history: list, # rows with epoch and val_macro_f1, as in `Trained.his
     first = next(h['epoch'] for h in history if h['val_macro_f1'] >= best - slack)
     return min(history[-1]['epoch'], math.ceil(1.5*first))
 
-# %% ../../nbs/78_choices.ipynb #3897f372
+# %% ../../nbs/78_choices.ipynb #4efb39fe
 FEWEST = 3 # losses that are kept while seeds can be given up
 
 @dataclass(frozen=True)
@@ -145,9 +146,24 @@ class Plan:
     epochs: int
     seconds: float # expected, of all processes together
 
+def probes(epochs: int) -> int:
+    "How often a run looks at the validation data while it trains, see `mlcl.callbacks.Monitor`."
+    return math.ceil(epochs/max(1, epochs//10))
+
+def one_run(time: tuple, # seconds of an epoch, of the rest and, if it is known, of a look at the validation data
+            epochs: int
+    ) -> float: # seconds
+    "What a run takes."
+    epoch, rest, look = (*time, 0.)[:3]
+    return rest + epochs*epoch + probes(epochs)*look
+
+def most_epochs(fewest: int, most: int, fits) -> int:
+    "The largest number of epochs that fits; at least `fewest`."
+    return max([e for e in range(fewest, most + 1) if fits(e)], default=fewest)
+
 def cost(times, losses, seeds, epochs):
     "Seconds of processes for all runs."
-    return seeds*sum(times[l][1] + epochs*times[l][0] for l in losses)
+    return seeds*sum(one_run(times[l], epochs) for l in losses)
 
 def _first(times, losses, seeds, epochs, budget):
     "As many of the first losses as fit."
@@ -155,7 +171,7 @@ def _first(times, losses, seeds, epochs, budget):
     return losses[:n]
 
 def fit_time(budget: float, # seconds of all processes
-             times: dict, # loss → seconds of an epoch, seconds of the rest of a run
+             times: dict, # loss → seconds, see `one_run`
              seeds: int, epochs: int, # wanted
              floor: int # the fewest epochs that a learning curve justifies
     ) -> Plan: # at least one loss with one seed, which may take longer
@@ -166,7 +182,7 @@ def fit_time(budget: float, # seconds of all processes
         if len(fit := _first(times, losses, s, epochs, budget)) >= len(few): return plan(fit, s, epochs)
     floor = min(floor, epochs)
     if cost(times, few, 1, floor) > budget: return plan(_first(times, losses, 1, floor, budget) or losses[:1], 1, floor)
-    return plan(few, 1, int((budget - cost(times, few, 1, 0))/(cost(times, few, 1, 1) - cost(times, few, 1, 0))))
+    return plan(few, 1, most_epochs(floor, epochs, lambda e: cost(times, few, 1, e) <= budget))
 
 # %% ../../nbs/78_choices.ipynb #e906941a
 def with_first(budget: float, # seconds that are left after the first run

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from .. import plots
 from ..data import Dataset, facts
-from .baselines import BASELINES
+from .baselines import BASELINES, is_kept
 from .choices import READOUTS
 from .quality import quality
 from .read import found
@@ -247,6 +247,6 @@ def write_report(ds: Dataset, # what was compared on
     ranking = [dict(model=k) | v['scores'] for k, v in res['quality'].items()]
     how = json.dumps({k: res[k] for k in ('settings', 'versions', 'sha256')}, indent=1)
     out.mkdir(parents=True, exist_ok=True)
-    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=ranking, groups=groups, how=how)
+    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=ranking, kept=is_kept(res['take']), groups=groups, how=how)
     (out/'report.html').write_text(text, encoding='utf8')
     (out/'report.json').write_text(json.dumps(res, indent=1, ensure_ascii=False), encoding='utf8')
