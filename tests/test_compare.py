@@ -6,7 +6,7 @@ from mlcl.own import label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts
 
 c, tables, choices = (import_module(f'mlcl.own.{m}') for m in ('compare', 'tables', 'choices'))
-READ = choices.READOUTS['label']
+READ = choices.COUNTED['label']
 
 @pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
     (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(time_budget=float('nan')), 'time_budget: expected a positive'), (dict(losses=[]), 'losses: expected at least one'),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..data import Dataset, facts
 from .baselines import BASELINES, is_kept
-from .choices import READOUTS
+from .choices import COUNTED
 from .quality import quality
 from .read import found
 from ..stats import effect, leaderboard
@@ -36,11 +36,11 @@ def _records(store, exps, simples):
 # %% ../../nbs/82_report.ipynb #34a308bb
 def results(ds: Dataset, store: Store, exps: list, # runs of losses
             simples=(), # runs of baselines
-            thresholds='label' # a key of `READOUTS`
+            thresholds='label' # a key of `COUNTED`
     ) -> dict: # plain data, ready for JSON
     "Leaderboard, comparisons with the first, scores of each label; every choice is made on validation data."
     recs = _records(store, exps, simples)
-    val = _best([r for r in recs if r['readout'] in READOUTS[thresholds]])
+    val = _best([r for r in recs if r['readout'] in COUNTED[thresholds]])
     mine = [r for r in recs if r['split'] == 'test' and r['readout'] == val.readout[r['loss']]]
     rows = _rows(ds, recs, mine, val)
     losses, baselines = ([r for r in rows if r['baseline'] == b] for b in (False, True))
@@ -247,6 +247,7 @@ def write_report(ds: Dataset, # what was compared on
     ranking = [dict(model=k) | v['scores'] for k, v in res['quality'].items()]
     how = json.dumps({k: res[k] for k in ('settings', 'versions', 'sha256')}, indent=1)
     out.mkdir(parents=True, exist_ok=True)
-    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=ranking, kept=is_kept(res['take']), groups=groups, how=how)
+    text = page.render(res, figures=_figures(ds, res), board=_board(res), ranking=ranking,
+                       kept=is_kept(res['take']), groups=groups, how=how)
     (out/'report.html').write_text(text, encoding='utf8')
     (out/'report.json').write_text(json.dumps(res, indent=1, ensure_ascii=False), encoding='utf8')
