@@ -17,7 +17,8 @@ from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
 from ..linear import logistic
 from ..metrics import scores, tune_threshold
-from ..probe import Probe, read_out, shrunk_thresholds
+from ..probe import Probe, read_out
+from ..thresholds import shrunk_thresholds
 from scipy.special import expit
 
 # %% ../../nbs/67_choices.ipynb #9114eb16
