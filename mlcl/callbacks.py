@@ -6,10 +6,22 @@
 __all__ = ['Batches', 'parameter_groups', 'adamw', 'schedule', 'ClipNorm', 'TrainingFailed', 'Finite', 'TellLoss', 'ridge',
            'encode', 'Monitor', 'online_probe']
 
-# %% ../nbs/76_callbacks.ipynb #3d293d5f
+# %% ../nbs/76_callbacks.ipynb #b4519a82
+from .extras import need
+
+# %% ../nbs/76_callbacks.ipynb #03173caa
+need('study', 'mlcl.callbacks')
+
+# %% ../nbs/76_callbacks.ipynb #1b58363d
+import warnings
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
+
+# %% ../nbs/76_callbacks.ipynb #7a9ce254
+warnings.filterwarnings('ignore', message='.*torch.jit.script. is deprecated')
+
+# %% ../nbs/76_callbacks.ipynb #3d293d5f
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.schedule import SchedCos, SchedLin, combine_scheds
 from fastai.callback.training import GradientClip

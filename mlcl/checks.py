@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['naive_contrast', 'numeric_gradient', 'check_gradient', 'random_labels', 'label_batches', 'check_dtypes']
 
+# %% ../nbs/00_notation.ipynb #2f2ffd04
+from .extras import need
+
+# %% ../nbs/00_notation.ipynb #674402c1
+need('study', 'mlcl.checks')
+
 # %% ../nbs/00_notation.ipynb #6c3d384f
 import math
 import torch

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['DEFAULTS', 'complete', 'make_model', 'make_learner', 'device', 'Trained', 'train', 'load_trained']
 
+# %% ../nbs/41_learner.ipynb #e0648dbf
+from .extras import need
+
+# %% ../nbs/41_learner.ipynb #889fb666
+need('study', 'mlcl.learner')
+
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json, warnings
 from functools import partial
@@ -14,10 +20,9 @@ from fastcore.basics import num_cpus, patch
 from torch import nn
 from safetensors.torch import save_file
 
-# %% ../nbs/41_learner.ipynb #a9983340
-warnings.filterwarnings('ignore', message='.*torch.jit.script. is deprecated')
-
 # %% ../nbs/41_learner.ipynb #70fb8c8b
+from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
+from .callbacks import adamw, encode, parameter_groups, schedule
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -25,8 +30,6 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import no_random
 from . import losses
-from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
-from .callbacks import adamw, encode, parameter_groups, schedule
 from .encoders import Model, blueprint, make_encoder, projection, restore
 from .saved import built, read_saved
 

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['STRENGTHS', 'scaling', 'check_features', 'check_targets', 'Linear', 'logistic']
 
+# %% ../nbs/77_linear.ipynb #0ace8894
+from .extras import need
+
+# %% ../nbs/77_linear.ipynb #9a82727e
+need('study', 'mlcl.linear')
+
 # %% ../nbs/77_linear.ipynb #694f2f26
 import math, numpy as np, torch, torch.nn.functional as F
 from dataclasses import dataclass

@@ -6,6 +6,12 @@
 __all__ = ['UnknownColumnsWarning', 'predict', 'per_label_f1', 'mean_average_precision', 'lrap', 'ndcg', 'coverage_error',
            'tune_threshold', 'tune_thresholds', 'resample', 'replicates', 'bootstrap', 'scores']
 
+# %% ../nbs/03_metrics.ipynb #946305b4
+from .extras import need
+
+# %% ../nbs/03_metrics.ipynb #cc4e4461
+need('study', 'mlcl.metrics')
+
 # %% ../nbs/03_metrics.ipynb #5072b12e
 import warnings, numpy as np
 from numbers import Integral, Real

@@ -6,6 +6,12 @@
 __all__ = ['PALETTE', 'LOGIT_LOSSES', 'LOSS_STYLE', 'STYLE', 'ENDS', 'loss_style', 'use_style', 'ends', 'points', 'bars',
            'differences', 'critical_difference', 'lines', 'curves']
 
+# %% ../nbs/47_plots.ipynb #d882df24
+from .extras import need
+
+# %% ../nbs/47_plots.ipynb #bfb0332e
+need('study', 'mlcl.plots')
+
 # %% ../nbs/47_plots.ipynb #e97c2daa
 import warnings
 import numpy as np, pandas as pd

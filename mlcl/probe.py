@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['GRID', 'start_heads', 'batch_order', 'train_heads', 'head_proba', 'choose', 'Probe', 'probe_grid', 'read_out']
 
+# %% ../nbs/42_probe.ipynb #98a6d460
+from .extras import need
+
+# %% ../nbs/42_probe.ipynb #d8696c8f
+need('study', 'mlcl.probe')
+
 # %% ../nbs/42_probe.ipynb #efbf6292
 import math, torch, numpy as np, torch.nn.functional as F
 from dataclasses import dataclass

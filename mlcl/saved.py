@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['MODEL_TYPES', 'REFUSED', 'check_network', 'Saved', 'read_saved', 'built']
 
+# %% ../nbs/39_saved.ipynb #d178b858
+from .extras import need
+
+# %% ../nbs/39_saved.ipynb #f706a7c3
+need('study', 'mlcl.saved')
+
 # %% ../nbs/39_saved.ipynb #28f8a171
 import json, re
 import torch
@@ -205,14 +211,12 @@ def read_saved(path # a .safetensors file, or a folder
     except (ValueError, RecursionError) as e: raise ValueError(f'{wanted}: {e}') from None
     return tensors, facts | dict(encoder=checked.encoder.model_dump())
 
-# %% ../nbs/39_saved.ipynb #d2786287
+# %% ../nbs/39_saved.ipynb #b694beda
 def _sizes(make):
-    "Sizes of a model's tensors, without the memory they need; None where it cannot be built like that."
+    "Sizes of a model's tensors, without the memory they need; None where it looks at its numbers while it is built."
     try:
         with torch.device('meta'): return {k: tuple(t.shape) for k, t in make().state_dict().items()}
-    except (NotImplementedError, RuntimeError) as e:
-        if 'meta' in str(e): return None
-        raise
+    except Exception: return None # if the fault is not this trial's, building it says so
 
 # %% ../nbs/39_saved.ipynb #d369628b
 def built(make, # a function that builds a model of the saved form

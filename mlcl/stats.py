@@ -6,6 +6,12 @@
 __all__ = ['SAME', 'mean_interval', 'paired', 'leaderboard', 'as_text', 'effect', 'behind', 'effects', 'pooled', 'score_table',
            'friedman', 'wilcoxon']
 
+# %% ../nbs/46_stats.ipynb #dee687e5
+from .extras import need
+
+# %% ../nbs/46_stats.ipynb #e18d2b3d
+need('study', 'mlcl.stats')
+
 # %% ../nbs/46_stats.ipynb #0b22646d
 import json
 import numpy as np
@@ -22,8 +28,6 @@ def _values(values, at_least, name='values'):
         raise ValueError(f"{name}: expected a vector of at least {at_least} numbers, got shape {values.shape}")
     if not np.isfinite(values).all(): raise ValueError(f"{name}: expected finite numbers, got {values.tolist()}")
     return values
-
-# %% ../nbs/46_stats.ipynb #4a19e1f2
 def _level(level):
     if not 0 < level < 1: raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     return level
@@ -101,8 +105,6 @@ def _select(records, metric, readout, split, checkpoint):
         raise ValueError(f"records: expected some with {want}, got none")
     if metric not in known: raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     return [r for r in rows if r['metrics'].get(metric) is not None]
-
-# %% ../nbs/46_stats.ipynb #072414c9
 def _unmixed(group, by):
     "`ValueError` where the records of a row differ in more than the seed."
     for field in ('encoder', 'fraction', 'settings'):
@@ -164,13 +166,14 @@ def effect(records: list, # record dicts
            readout='probe1', # of both sides, or a pair (of a, of the others)
            checkpoint: str = 'last', # 'last' or 'best'
            level: float = .95 # of the interval
-    ) -> dict: # dataset, encoder, a, b; mean, lower, upper of a − b; n_seeds, by_seed; ids of the records; spread, see below
+    ) -> dict: # dataset, encoder, a, b; mean, lower, upper of a − b; n_seeds, by_seed; ids of records; spread (below)
     """Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance.
 
     `spread` holds the differences on resamples of the test instances, by seed, where they are stored."""
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
-    a, b = (_best(records, dataset, l, r, metric, checkpoint) for l, r in ((a, ra), (others, rb)))
-    one, two = (_by_seed(records, dataset, l, r, 'test', checkpoint) for l, r in ((a, ra), (b, rb)))
+    held = _held(records, dataset, checkpoint)
+    a, b = (_best(held, dataset, l, r, metric) for l, r in ((a, ra), (others, rb)))
+    one, two = (_by_seed(held, dataset, l, r, 'test') for l, r in ((a, ra), (b, rb)))
     seeds = sorted(one.keys() & two.keys())
     mean, lo, hi = _interval([one[s] for s in seeds], [two[s] for s in seeds], metric, level)
     by_seed = {s: one[s]['metrics'][metric] - two[s]['metrics'][metric] for s in seeds}
@@ -181,24 +184,30 @@ def effect(records: list, # record dicts
                 by_seed=by_seed, spread=spread, ids=ids)
 
 # %% ../nbs/46_stats.ipynb #fbec3802
-def _by_seed(records, dataset, loss, readout, split, checkpoint='last'):
+def _held(records, dataset, checkpoint):
+    "Loss, readout and split → the records of a data set."
+    held = {}
+    for r in records:
+        if r['dataset'] == dataset and r.get('metrics') and r.get('checkpoint', 'last') == checkpoint:
+            held.setdefault((r['loss'], r['readout'], r['split']), []).append(r)
+    return held
+
+def _by_seed(held, dataset, loss, readout, split):
     "Seed → record."
-    want = dict(dataset=dataset, loss=loss, readout=readout, split=split, checkpoint=checkpoint)
-    rows = [r for r in records if r.get('metrics') and all(r.get(k, 'last') == v for k, v in want.items())]
+    rows = held.get((loss, readout, split))
     if not rows:
-        raise ValueError(f"records: expected some of {loss} on {dataset} with readout {readout!r}, split {split!r}, got none")
+        want = f"{loss} on {dataset} with readout {readout!r}, split {split!r}"
+        raise ValueError(f"records: expected some of {want}, got none")
     _unmixed(rows, ('dataset', 'loss'))
     return {r['seed']: r for r in rows}
 
-def _best(records, dataset, losses, readout, metric, checkpoint):
+def _best(held, dataset, losses, readout, metric):
     "The loss with the largest mean on validation data."
     losses = (losses,) if isinstance(losses, str) else tuple(losses)
-    if len(losses) == 1: return losses[0]
-    def score(l):
-        seeds = _by_seed(records, dataset, l, readout, 'val', checkpoint)
-        return np.mean([r['metrics'][metric] for r in seeds.values()])
-    return max(losses, key=score)
+    def score(l): return np.mean([r['metrics'][metric] for r in _by_seed(held, dataset, l, readout, 'val').values()])
+    return max(losses, key=score) if len(losses) > 1 else losses[0]
 
+# %% ../nbs/46_stats.ipynb #bb7d1a01
 def _spread(a, b, metric):
     "Difference of two records on the resamples that they share; None where they are not stored."
     if not all(metric in (r.get('replicates') or {}) for r in (a, b)): return None
@@ -257,8 +266,7 @@ def score_table(records: list, # record dicts
                 losses=None # columns; by default all
     ) -> pd.DataFrame: # data sets × losses, means over seeds
     "Test scores of all losses; a data set that lacks one of them is left out."
-    t = leaderboard(records, metric, readout, checkpoint=checkpoint)
-    t = t.pivot(index='dataset', columns='loss', values='mean')
+    t = leaderboard(records, metric, readout, checkpoint=checkpoint).set_index(['dataset', 'loss'])['mean'].unstack()
     t = t[[l for l in losses or t if l in t]].dropna()
     return t.drop(index=[d for d in t.index if SAME.get(d) in t.index])
 
@@ -283,8 +291,7 @@ def wilcoxon(table: pd.DataFrame, # data sets × losses
     "Wilcoxon's signed-rank tests over data sets, with Holm's correction."
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
-        got = f"{list(table)} on {len(table)}"
-        raise ValueError(f"table: expected {a!r} and another loss on at least 2 data sets, got {got}")
+        raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")
     diff = table.drop(columns=a).rsub(table[a], axis=0)
     tests = [stats.wilcoxon(d, zero_method='zsplit') for _, d in diff.items()]
     res = pd.DataFrame(dict(mean=diff.mean(), median=diff.median(), statistic=[t.statistic for t in tests]))

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['KINDS', 'shrunk_thresholds', 'Readout', 'thresholded', 'by_threshold']
 
+# %% ../nbs/78_thresholds.ipynb #e6a7de01
+from .extras import need
+
+# %% ../nbs/78_thresholds.ipynb #dcf35a8e
+need('study', 'mlcl.thresholds')
+
 # %% ../nbs/78_thresholds.ipynb #ff747560
 import numpy as np
 from dataclasses import dataclass

@@ -6,6 +6,12 @@
 __all__ = ['MARGIN', 'SOURCES', 'STRATA', 'NOTHING', 'VERDICTS', 'SCALES', 'witnesses', 'stratified', 'by_stratum', 'limits',
            'p_value', 'verdict', 'within', 'holm', 'smallest', 'leave_out', 'hierarchical']
 
+# %% ../nbs/98_verdicts.ipynb #03ecbefd
+from .extras import need
+
+# %% ../nbs/98_verdicts.ipynb #c8d11284
+need('study', 'mlcl.verdicts')
+
 # %% ../nbs/98_verdicts.ipynb #3acb4231
 import numpy as np
 import pandas as pd
@@ -146,7 +152,7 @@ def _known(table: pd.DataFrame # from `mlcl.stats.effects`
 
 # %% ../nbs/98_verdicts.ipynb #e84337b4
 def _given(table, points, scales):
-    "Weight (G,) of each point, mean (G, J) and covariance (G, J, J) of the strata, and their shares of the sources (J,)."
+    "Weight (G,) of each point, mean (G, J) and covariance (G, J, J) of the strata, their shares of the sources (J,)."
     (omega, tau, rho), y = (p[:, None, None] for p in points), table['mean'].to_numpy(float)
     kind, source = (pd.factorize(table[k].replace(to))[0] for k, to in (('encoder', STRATA), ('dataset', SOURCES)))
     z, same = np.eye(kind.max() + 1)[kind], source[:, None] == source

@@ -17,6 +17,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 AXE = (importlib.resources.files("selenium_axe_python")/"axe-core"/"axe.min.js").read_text(encoding="utf-8")
 
 
+anchors_of = functools.cache(site.anchors_of)
 def page_of(name): return f"{Path(name).stem}.html"
 
 
@@ -93,6 +94,8 @@ return {title: document.title, lang: document.documentElement.lang, h1: all('h1'
   turn: all('a[rel=prev], a[rel=next]').map(a => a.rel + ' ' + a.getAttribute('href')), wrong: {
   'ids twice': ids.filter((x, i) => ids.indexOf(x) !== i), 'LaTeX': all('annotation').map(e => e.textContent),
   'wide code': all('main pre.sourceCode').filter(wide).map(e => e.textContent.slice(0, 80)),
+  'gaps in code': all('main pre.sourceCode > code').filter(e =>
+    e.offsetHeight > 9 + [...e.children].reduce((sum, line) => sum + line.offsetHeight, 0)).map(e => e.textContent.slice(0, 80)),
   'broken pictures': all('img').filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
   'pictures without alt text': all('img').filter(i => !i.alt.trim()).map(i => i.src),
   'formulas not set': all('span.math, merror').map(e => e.textContent),

@@ -47,6 +47,15 @@ def pictures(folder, n=40):
 
 
 @pytest.fixture(scope='module', autouse=True)
+def scratch():
+    "No pretrained network is at hand while these tests run: the quick encoders are used on every machine."
+    from mlcl.own import baselines, choices, views
+    with pytest.MonkeyPatch.context() as m:
+        for module in (baselines, choices, views): m.setattr(module, 'pretrained', lambda kind: None)
+        yield
+
+
+@pytest.fixture(scope='module', autouse=True)
 def registry():
     "Data sets of one's own are known by name while these tests run, and forgotten after them."
     from mlcl.data import SETS

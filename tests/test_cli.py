@@ -15,7 +15,7 @@ def test_help_and_version_load_nothing_heavy(capsys):
     code = ("import sys\nfrom mlcl.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
             "assert not {'torch', 'pandas', 'fastai', 'sklearn'} & set(sys.modules)")
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert res.returncode == 0 and 'data|study' in res.stdout, res.stderr
+    assert res.returncode == 0 and all(w in res.stdout for w in ('data', 'study', 'compare', 'train', 'predict')), res.stderr
     with pytest.raises(SystemExit): main(['--version'])
     assert capsys.readouterr().out.strip() == f'mlcl {__version__}'
 
@@ -85,3 +85,53 @@ def test_a_failed_download_is_a_message(monkeypatch, capsys):
     monkeypatch.setattr('mlcl.study.reproduce', fail)
     assert cli.main(['study', 'reproduce', 'a']) == 2
     assert capsys.readouterr().err == 'mlcl: x: the download failed\n'
+
+
+@pytest.mark.parametrize('words, said', [
+    ('study run smoke --jobs -1', 'mlcl: jobs: expected a whole number of at least 1, got -1'), ('study plan smoke --jobs 0', 'mlcl: jobs: expected'),
+    ('study tune tuned --only seed=1', 'mlcl: only: expected dataset or loss, got seed'), ('study run smoke --ray nowhere', "mlcl: ray: expected 'local'"),
+    ('study run smoke --ray 127.0.0.1:1', 'mlcl: ray: nobody answers at 127.0.0.1:1')])
+def test_options_of_studies_that_mean_nothing(words, said, capsys):
+    assert main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('e, said', [(MemoryError(), 'mlcl: not enough memory'), (OSError(28, 'No space left on device', 'x'), 'mlcl: [Errno 28] No space left'), (PermissionError(13, 'no', 'x'), 'mlcl: [Errno 13]'),
+    (ImportError('needs x'), 'mlcl: needs x'), (ValueError('two\nlines'), 'mlcl: two lines')])
+def test_what_the_machine_refuses_is_one_line(e, said, monkeypatch, capsys):
+    def fail(*_, **__): raise e
+    monkeypatch.setattr('mlcl.study.status', fail)
+    assert main(['study', 'status']) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('words', ['data list', 'study status', 'study plan smoke', 'study tune tuned', 'study report smoke'])
+def test_ctrl_c_is_one_line_everywhere(words, monkeypatch, capsys):
+    def stop(*_, **__): raise KeyboardInterrupt
+    for f in ('mlcl.data.main_list', 'mlcl.study.status', 'mlcl.study.plan', 'mlcl.study.tune', 'mlcl.study.report'): monkeypatch.setattr(f, stop)
+    assert main(words.split()) == 130
+    assert capsys.readouterr().err.strip().count('\n') == 0
+
+
+def test_results_in_a_file_are_named(tmp_path, monkeypatch, capsys):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('MLCL_RESULTS', str(tmp_path/'file'))
+    assert main('study run smoke --only seed=0 --jobs 1'.split()) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_new_command_is_a_function(capsys):
+    from mlcl.cli import COMMANDS, command
+    @command('study twice')
+    def twice(name: str, /, # a word
+              times: int = 2 # how often
+        ):
+        "say a word twice"
+        print(name*times)
+    try:
+        assert main(['study', 'twice', 'ab', '--times', '3']) == 0 and capsys.readouterr().out == 'ababab\n'
+        with pytest.raises(SystemExit): main(['study', '--help'])
+        assert 'say a word twice' in capsys.readouterr().out
+    finally: del COMMANDS['study twice']

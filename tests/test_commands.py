@@ -45,3 +45,57 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, words, said):
     assert main(words.split()) == 2
     err = capsys.readouterr().err
     assert err.startswith(said) and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('options, said', [
+    ('--epochs 0', 'epochs: expected a whole number of at least 1, got 0'), ('--epochs -3', 'epochs: '), ('--batch-size 0', 'batch_size: '), ('--lr 0', 'lr: expected a positive number'),
+    ('--lr nan', 'lr: '), ('--time-budget 0', 'time_budget: expected a positive number, got 0.0'), ('--time-budget nan', 'time_budget: '), ('--time-budget -1', 'time_budget: '), ('--jobs -1', 'jobs: '),
+    ('--jobs 0', 'jobs: '), ('--seeds 0', 'seeds: '), ('--min-count -1', 'min_count: '), ('--images labels', 'text and images: '), ('--features labels', 'text and features: ')])
+def test_options_that_mean_nothing_are_refused_before_work(tmp_path, monkeypatch, capsys, options, said):
+    "Point 9."
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path/'a.csv', texts())
+    assert main(['compare', 'a.csv', '--text', 'text', *options.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f'mlcl: {said}') and err.count('\n') == 1 and not (tmp_path/'compare-a').exists()
+
+
+@pytest.mark.parametrize('option', ['--losses', '--text', '--sep', '--encoding', '--out', '--labels', '--split', '--encoder'])
+def test_empty_options_are_refused(option):
+    with pytest.raises(SystemExit) as e: main(['compare', 'a.csv', option, ''])
+    assert e.value.code == 2
+
+
+@pytest.mark.parametrize('words, said', [
+    ('train a.csv --text text --out m.pt', 'out: expected a file that ends in .safetensors'), ('train a.csv --text text --out a.csv/m.safetensors', 'out: expected a folder, got the file'),
+    ('train a.csv --text text --out /proc/m.safetensors', 'out: cannot write'), ('train a.csv --text text --out d.safetensors', 'out: expected a file, got the folder'),
+    ('compare a.csv --text text --out a.csv', 'out: expected a folder, got the file'), ('predict m.safetensors a.csv --out p.xls', 'out: expected a file that ends in'),
+    ('predict a.csv m.safetensors', 'data: expected a table or pictures, got the model'), ('train a.csv --text text --readout x', 'readout: expected'), ('train a.csv --text text --unknown x', 'unknown: expected')])
+def test_outputs_are_checked_before_work(tmp_path, monkeypatch, capsys, words, said):
+    "Point 10."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'d.safetensors').mkdir()
+    write(tmp_path/'a.csv', texts())
+    monkeypatch.setattr('mlcl.learner.train', lambda *a, **k: 1/0)
+    assert main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f'mlcl: {said}') and err.count('\n') == 1
+
+
+def test_hints_are_in_the_words_of_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path/'a.csv', texts().replace('wave', 'café', regex=True), encoding='latin-1')
+    assert main('compare a.csv --text text --check'.split()) == 2 and '--encoding latin-1' in capsys.readouterr().err
+    write(tmp_path/'a.csv', texts().assign(labels=[f'id{i}' for i in range(120)]))
+    assert main('compare a.csv --text text --check'.split()) == 2 and '--min-count 5' in capsys.readouterr().err
+    write(tmp_path/'a.csv', texts().assign(split='x'))
+    assert main('compare a.csv --text text --check'.split()) == 2 and '--new-splits' in capsys.readouterr().err
+    assert main('compare a.csv --text text --check --new-splits'.split()) == 0
+
+
+def test_predict_keeps_columns_and_writes_what_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path/'a.csv', texts().assign(id=[f'{i:03}' for i in range(120)]))
+    MultiLabelClassifier(epochs=1, random_state=0).fit(texts().text, texts().labels).save('m.safetensors')
+    assert main('predict m.safetensors a.csv --keep id --out p.parquet --rows 50'.split()) == 0
+    assert list(pd.read_parquet('p.parquet').id[:2]) == ['000', '001']

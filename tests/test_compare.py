@@ -4,18 +4,21 @@ from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.study import Store
 from mlcl.own import label_matrix, read, recommend
-from own_data import QUIET, WORDS, noisy, numbers, registry, texts
+from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts
 
-c, tables, READ = import_module('mlcl.own.compare'), import_module('mlcl.own.tables'), import_module('mlcl.own.report').READ
+c, options, choices = (import_module(f'mlcl.own.{m}') for m in ('compare', 'options', 'choices'))
+READ = choices.COUNTED['label']
 
-@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a positive'),
-    (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(encoder='mlp'), "'mlp' reads features"), (dict(lr=1e30), 'trial: one epoch of reg with bag failed: TrainingFailed')])
+@pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a whole number of at least 1'),
+    (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(time_budget=float('nan')), 'time_budget: expected a positive'), (dict(losses=[]), 'losses: expected at least one'),
+    (dict(thresholds='each'), "thresholds: expected 'label', 'global' or .5, got 'each'"), (dict(epochs=0), 'epochs: expected a whole number of at least 1'),
+    (dict(encoder='mlp'), "'mlp' reads features"), (dict(encoder='bag', lr=1e30), 'trial: one epoch of bce with bag failed: TrainingFailed')])
 def test_bad_settings_are_refused(tmp_path, options, said):
-    with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET, **options)
+    with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', baselines=False, say=QUIET, **options)
 
 
 def test_memory_is_estimated_before_training(tmp_path, monkeypatch):
-    for m in (c, tables): monkeypatch.setattr(m, 'available', lambda: 2e8)
+    for m in (c, options): monkeypatch.setattr(m, 'available', lambda: 2e8)
     with pytest.raises(ValueError, match='training: needs about 1.5 GB of memory, and 0.2 GB are free'):
         c.compare(texts(), text='text', out=tmp_path/'out', say=QUIET)
     assert not (tmp_path/'out').exists()
@@ -39,17 +42,22 @@ def test_compare_reports(compared):
     assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} and all(r['seeds'] == 2 for r in res['losses'])
     val = [r['val_macro_f1'] for r in res['losses']]
     assert val == sorted(val, reverse=True) and val[0] > .6
-    for r in res['losses'][1:]: assert r['behind'][0] == pytest.approx(res['losses'][0]['macro_f1'] - r['macro_f1'], abs=2e-5) != 0
+    rows = res['losses'] + res['baselines']
+    top = max(rows, key=lambda r: (r['val_macro_f1'], r['baseline'])) # a baseline comes before a loss that is no better
+    assert res['take'] == top['loss'] and top['behind'] == [None]*3
+    for r in rows:
+        if r is not top: assert r['behind'][0] == pytest.approx(top['macro_f1'] - r['macro_f1'], abs=2e-5)
     assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'])
     recs = Store(out/'records').read()
-    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'compare'}
-    for r in res['losses']: # validation data alone choose the readout
-        of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if (x['study'], x['loss'], x['readout'], x['split']) == ('compare', r['loss'], k, split)])
+    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'baseline', 'compare'}
+    for r in rows: # validation data alone choose the readout
+        of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if x['study'] != 'trial' and (x['loss'], x['readout'], x['split']) == (r['loss'], k, split)])
                             for k in READ if k in {x['readout'] for x in recs if x['loss'] == r['loss']}}
         assert r['val_macro_f1'] == pytest.approx(max(of('val').values()), abs=2e-5) == pytest.approx(of('val')[r['readout']], abs=2e-5)
         assert r['macro_f1'] == pytest.approx(of('test')[r['readout']], abs=2e-5)
-    assert [l['label'] for l in res['labels']] == sorted(WORDS) and res['recommendation'].startswith(f"Take {res['losses'][0]['loss']} ")
-    assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum('val Macro-F1' in l for l in lines) == 6
+    assert [l['label'] for l in res['labels']] == sorted(WORDS) and f" {res['take']} (" in res['recommendation'][:60]
+    assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum(l.startswith('[') and 'val Macro-F1' in l for l in lines) == 6
+    assert {r['loss'] for r in res['baselines']} == {'frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'} == {l.partition(':')[0] for l in lines if ': val Macro-F1' in l}
 
 
 def test_report_is_one_page(compared):
@@ -60,7 +68,7 @@ def test_report_is_one_page(compared):
     page, text = Page(), (compared[0]/'report.html').read_text()
     page.feed(text)
     images = [a for t, a in page.tags if t == 'img']
-    assert len(images) == 3 and all(len(a['alt']) > 30 and a['src'].startswith('data:image/svg+xml;base64,') for a in images)
+    assert len(images) == 4 and all(len(a['alt']) > 30 and a['src'].startswith('data:image/svg+xml;base64,') for a in images)
     assert not re.search(r'(src|href)="(?!data:)', text) and 'script' not in {t for t, _ in page.tags} and 'prefers-color-scheme: dark' in text and '$' not in page.text
     assert compared[1]['recommendation'] in page.text and all(l in page.text for l in WORDS)
 
@@ -83,33 +91,109 @@ def test_compare_resumes(compared, monkeypatch):
     c.compare(noisy(), ('reg', 'bce', 'asl'), seeds=2, out=out, epochs=15, text='text', say=QUIET)
     assert done == ['asl', 'asl']
     c.compare(noisy(seed=1), ('reg',), seeds=1, out=out, epochs=15, text='text', say=QUIET) # other data: nothing is reused
-    assert done == ['asl', 'asl', 'reg', 'reg']
+    assert done[2:-2] == ['frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'] and done[-2:] == ['reg', 'reg']
 
 
 def test_a_failed_run_is_reported_and_tried_again(tmp_path, monkeypatch):
     real, bad = c.attempt, [True]
     def attempt(e, study, runner):
         def broken(e): raise MemoryError('out of memory')
-        return real(e, study, broken if bad[0] and e.loss == 'bce' else runner)
+        return real(e, study, broken if bad[0] and e.loss == 'bce' and study == 'compare' else runner)
     monkeypatch.setattr(c, 'attempt', attempt)
-    options = dict(losses=['reg', 'bce'], seeds=1, out=tmp_path, epochs=2, text='text', say=QUIET)
+    options = dict(losses=['reg', 'bce'], seeds=1, out=tmp_path, epochs=2, baselines=False, text='text', say=QUIET)
     res = c.compare(texts(), **options)
     assert res['failed'] == {'bce seed 0': 'out of memory'} and 'bce seed 0: out of memory' in (tmp_path/'report.html').read_text()
     bad[0] = False
     assert c.compare(texts(), **options)['failed'] == {}
 
 
-@pytest.mark.parametrize('budget, want', [(100, (10, 3)), (35, (10, 2)), (12, (10, 1)), (6, (4, 1)), (1, (1, 1))])
-def test_fit_time(budget, want): assert c.fit_time(budget, 1., 2., 10, 3) == want
+# --- the time
+
+TIMES = dict.fromkeys(('bce', 'asl', 'zlpr', 'reg'), (1., 2.)) # seconds of an epoch, of the rest: twelve for ten epochs
+
+@pytest.mark.parametrize('budget, want', [(144, (4, 3, 10)), (143, (3, 3, 10)), (107, (4, 2, 10)), (71, (4, 1, 10)), (47, (3, 1, 10)), (35, (3, 1, 9)),
+                                          (24, (3, 1, 6)), (23, (2, 1, 6)), (9, (1, 1, 6)), (1, (1, 1, 6))])
+def test_losses_go_first_then_seeds_then_epochs(budget, want):
+    p = choices.fit_time(budget, TIMES, seeds=3, epochs=10, floor=6)
+    assert (len(p.losses), p.seeds, p.epochs) == want
+    assert p.seconds == want[0]*want[1]*(2 + want[2]) and (p.seconds <= budget or budget < 8)
+
+
+def test_one_loss_alone_gives_up_seeds_and_epochs():
+    p = choices.fit_time(10, dict(bce=(1., 2.)), seeds=5, epochs=10, floor=6)
+    assert (p.losses, p.seeds, p.epochs) == (('bce',), 1, 8)
+
+
+@pytest.mark.parametrize('f1, want', [([.5, .61, .63, .632, .629], 23), ([.5, .6, .7, .8, .9], 40), ([.9, .8, .7, .6, .5], 8)])
+def test_a_learning_curve_justifies_epochs(f1, want):
+    assert choices.enough([dict(epoch=e, val_macro_f1=f) for e, f in zip((5, 10, 15, 20, 40), f1)]) == want
+
+
+def test_what_was_given_up_is_said():
+    all_, few = choices.Plan(('bce', 'asl'), 3, 10, 1.), choices.Plan(('bce',), 1, 6, 1.)
+    assert choices.given_up(all_, all_) == []
+    losses, seeds, epochs = choices.given_up(all_, few)
+    assert losses.startswith('1 of 2 losses') and 'asl' in losses and '1 of 3 seeds' in seeds and 'seed to seed' in seeds and '6 of 10 epochs' in epochs
+
+
+class Clock:
+    "A clock that stands still until a run takes time."
+    def __init__(self): self.now = 0.
+    monotonic = lambda self: self.now
+
+
+def on_a_clock(monkeypatch, budget, took, seeds=3, losses=('bce', 'asl', 'zlpr', 'reg'), rises=False):
+    "`train_all` where a run takes `took(loss, epochs)` seconds of a fake clock, and trials forecast 2 + epochs."
+    clock, done = Clock(), []
+    class Store:
+        def has(self, i): return i in {e.id for e in done}
+        def failed(self): return {}
+        def records(self, run=None):
+            f1 = [.1*i for i in range(1, 11)] if rises else [.1, .3, .5, .6] + [.6]*6
+            return [dict(run=e.id, study='compare', readout='online', seconds=took(e.loss, e.settings['epochs']), steps={},
+                         history=[dict(epoch=round(e.settings['epochs']*(i + 1)/10), val_macro_f1=f) for i, f in enumerate(f1)]) for e in done if run in (None, e.id)]
+    def run_all(todo, *a):
+        for e in todo: clock.now += took(e.loss, e.settings['epochs']); done.append(e)
+    monkeypatch.setattr(c, 'time', types.SimpleNamespace(**vars(time) | dict(monotonic=clock.monotonic)))
+    monkeypatch.setattr(c, 'run_all', run_all)
+    monkeypatch.setattr(c, 'trials', lambda ds, enc, losses, *a: dict.fromkeys(losses, (1., 2.)))
+    ds, said = read(texts(), text='text'), []
+    c.own(ds)
+    exps, lost, expected = c.train_all(ds, 'bag', dict(epochs=20, batch_size=32, lr=.003), list(losses), seeds, 1, budget, budget, Store(), None, said.append)
+    return clock.now, done, lost, expected
+
+
+def test_the_forecast_is_right_where_the_trial_was(monkeypatch):
+    spent, done, lost, expected = on_a_clock(monkeypatch, 1e6, lambda l, e: 2. + e)
+    assert len(done) == 12 and lost == [] and spent == expected == 12*22
+
+
+@pytest.mark.parametrize('slow', [.5, 1, 3])
+def test_the_forecast_is_corrected_and_the_time_kept(monkeypatch, slow):
+    spent, done, lost, expected = on_a_clock(monkeypatch, 300, lambda l, e: slow*(2. + e))
+    assert spent <= 300 and spent/1.5 <= expected <= 1.5*spent and {e.settings['epochs'] for e in done} == {20}
+    assert bool(lost) == (slow*22*12 > 300)
+
+
+def test_the_time_is_kept_within_a_seed(monkeypatch):
+    # losses after the first take four times as long as forecast: no run begins that should end too late
+    spent, done, lost, _ = on_a_clock(monkeypatch, 300, lambda l, e: (2. + e)*(1 if l == 'bce' else 4))
+    assert spent <= 300 + 3*22 and 'the time was up before' in lost[-1] and [e.loss for e in done][:2] == ['bce', 'asl']
+
+
+def test_no_fewer_epochs_than_the_curve_justifies(monkeypatch):
+    run = lambda budget, **k: [(e.loss, e.settings['epochs']) for e in on_a_clock(monkeypatch, budget, lambda l, e: 2. + e, **k)[1]]
+    assert run(64) == [('bce', 20), ('bce', 12), ('asl', 12), ('zlpr', 12)] # level from epoch 8 of 20 on: 12 are enough for three losses
+    assert run(60) == run(64, rises=True) == [('bce', 20), ('asl', 20)] # a curve that rises to its end justifies no fewer
 
 
 def test_time_budget(tmp_path, monkeypatch):
     # a clock that stands still: the forecast alone says how much fits, however busy the machine is
     monkeypatch.setattr(c, 'time', types.SimpleNamespace(**vars(time) | dict(monotonic=lambda: 0.)))
-    res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=QUIET)
-    assert res['losses'][0]['seeds'] < 10
+    res = c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.2, text='text', say=QUIET)
+    assert res['losses'][0]['seeds'] < 10 and ' of 50 seeds' in res['time']['given_up'][0] in (tmp_path/'report.html').read_text()
     said = [] # the forecast is kept: the same command goes on where it was
-    c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.02, text='text', say=lambda s, **_: said.append(s))
+    c.compare(texts(), ['bce'], seeds=50, out=tmp_path, epochs=20, time_budget=.2, text='text', say=lambda s, **_: said.append(s))
     assert 'all runs are in the store already' in said
 
 
@@ -118,6 +202,78 @@ def test_recommendation():
     said = recommend([row('reg', [None]*3), row('bce', [.01, -.01, .03]), row('asl', [.1, .05, .15]), row('db', [-.1, -.2, -.01])])
     assert said.startswith('Take reg') and 'better than asl' in said and 'told apart from bce — bce is the simplest' in said and 'But db did better' in said
     assert recommend([row('reg', [None]*3)]).endswith('on test data.')
+
+
+def test_a_baseline_that_wins_is_said_first():
+    row = lambda name, behind, baseline=False: dict(loss=name, baseline=baseline, about='words, linear SVM', readout='x|label', val_macro_f1=.5,
+                                                    macro_f1=.5, lower=.4, upper=.6, behind=behind, seconds=3.)
+    said = recommend([row('tfidf_svm', [None]*3, True), row('chars_svm', [.01, -.1, .1], True), row('bce', [.031, .01, .05])])
+    assert said.startswith('Take the baseline tfidf_svm (words, linear SVM)') and 'The best loss, bce, took 3 s and is behind by 0.031 [0.010, 0.050]' in said
+    said = recommend([row('bce', [None]*3), row('tfidf_svm', [.01, -.02, .03], True)])
+    assert said.startswith('Take bce') and 'The best baseline, tfidf_svm, took 3 s and cannot be told apart' in said and said.endswith('the simpler of the two will do.')
+
+
+def test_ties_go_to_the_baseline():
+    of = lambda name: dict(dataset='d', loss=name, readout='x|label', split='val', checkpoint='best', seed=0, encoder='', fraction=1., settings={}, metrics=dict(macro_f1=.5))
+    best = import_module('mlcl.own.report')._best
+    assert best([of('bce'), of('tfidf_svm')]).index[0] == 'tfidf_svm' == best([of('tfidf_svm'), of('bce')]).index[0]
+
+
+def test_the_forecast_of_a_run_is_near_its_time(tmp_path):
+    # what a trial of one epoch says of a run of thirty, on texts
+    ds = read(noisy(), text='text')
+    c.own(ds)
+    store, said = c.Store(tmp_path/'records'), []
+    s = c.choose_settings(ds)[1] | dict(epochs=30, checkpoints=['best'], probe=choices.probe_settings('label'))
+    exps, lost, expected = c.train_all(ds, 'bag', s, ['bce', 'zlpr'], 1, 1, None, None, store, tmp_path, lambda *a, **k: said.append(a))
+    took = sum(store.records(run=e.id)[0]['seconds'] for e in exps)
+    assert lost == [] and expected/3 < took < 3*expected # 1.5 on a quiet machine
+
+
+# --- thresholds
+
+def test_thresholds_for_each_label():
+    from mlcl.metrics import tune_threshold, tune_thresholds
+    rng = np.random.default_rng(0)
+    y = (rng.random((200, 4)) < (.4, .2, .02, .0)).astype(int)
+    p = rng.normal(size=y.shape) + 2*y
+    t, common, own, m = choices.label_thresholds(y, p), tune_threshold(y, p), tune_thresholds(y, p), y.sum(0)
+    np.testing.assert_allclose(t[:3], ((m*own + 10*common)/(m + 10))[:3])
+    assert m[3] == 0 and t[3] == tune_threshold(y, p, 'micro_f1')
+
+
+@pytest.mark.parametrize('positives', [1, 3, 6, 9])
+def test_thresholds_never_lose_badly_on_rare_labels(positives):
+    # twenty draws of a validation and a test set with a rare label: on average the threshold for each label is hardly worse than the common one
+    from mlcl.metrics import per_label_f1, predict, tune_threshold, tune_thresholds
+    lost, alone = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        y = np.zeros((2, 300, 5), int)
+        for part in y:
+            for l, n in enumerate((90, 60, 40, positives, positives)): part[rng.choice(300, n, replace=False), l] = 1
+        p = rng.normal(size=y.shape) + 2.5*y
+        f1 = lambda t: np.mean(per_label_f1(y[1], predict(p[1], t))[3:])
+        common = f1(tune_threshold(y[0], p[0]))
+        lost.append(common - f1(choices.label_thresholds(y[0], p[0])))
+        alone.append(common - f1(tune_thresholds(y[0], p[0])))
+    assert np.mean(lost) < .02 and np.mean(lost) <= np.mean(alone) + .02
+
+
+def test_a_classifier_is_read_out_as_a_comparison():
+    rng = np.random.default_rng(0)
+    y = (rng.random((300, 3)) < .3).astype(np.uint8)
+    x = (rng.normal(size=(300, 8)) + 1.5*y @ rng.normal(size=(3, 8))).astype(np.float32)
+    part = dict(train=slice(0, 150), val=slice(150, 300))
+    outputs = {k: dict(features=x[s], own=x[s, :3]*0, proto=None, projection=None) for k, s in part.items()}
+    ys = {k: y[s] for k, s in part.items()}
+    name, probe, t = choices.choose_readout(outputs, ys, 'bce')
+    from mlcl.probe import read_out
+    r = choices.by_label(read_out(outputs, ys, 'bce', kind='linear'), ys['val'])[name]
+    assert name == 'linear@features|label' and t.shape == (3,)
+    np.testing.assert_array_equal(probe.proba(x, 0)[150:] > t, r.p['val'] > r.threshold)
+    assert choices.choose_readout(outputs, ys, 'bce', readout='own|label')[1] is None
+    with pytest.raises(ValueError, match='readout: expected one of own'): choices.choose_readout(outputs, ys, 'bce', readout='probe')
 
 
 def test_settings_follow_kind_and_size():

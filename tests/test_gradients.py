@@ -1,5 +1,4 @@
 "Forces of every loss against autograd, their parts, what labels receive, and the record of a training run."
-import json
 import warnings
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 import mlcl.data
 from mlcl import gradients
 from mlcl.checks import label_batches, random_labels
-from mlcl.gradients import forces, measure, parts, reach, received, repelled
+from mlcl.gradients import forces, observe_all, parts, reach, received, repelled
 from mlcl.labels import OneHot
 from mlcl.losses import LOSSES
 from mlcl.losses.contrast import unit
@@ -148,7 +147,7 @@ def test_measure_records_once_and_resumes(tmp_path, monkeypatch):
     ds, store = mlcl.data.load("digits", n=100), Store(tmp_path / "g")
     monkeypatch.setattr(mlcl.data, "load", lambda name: ds)
     table = dict(digits=("resnet", dict(epochs=2, batch_size=16, encoder=dict(widths=(4, 8)))))
-    recs = measure(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store)
+    recs = observe_all(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store)
     assert [r["loss"] for r in recs] == ["reg", "base"]
     for r in recs:
         assert {"id", "dataset", "encoder", "loss", "settings", "seed", "series", "labels", "versions", "seconds", "data_sha256"} <= set(r)
@@ -156,7 +155,7 @@ def test_measure_records_once_and_resumes(tmp_path, monkeypatch):
         assert len(fixed["all"]["share"]) == 3 and len(training["all"]["share"]) == 2 and len(fixed["reach"]["wanted"]) == 3
         assert (max(fixed["all"]["applied"]) == 0) == (r["loss"] == "reg") and len(r["labels"]["end"]["instances"]["carriers"]) == 10
     monkeypatch.setattr(gradients, "observe", lambda *a, **k: pytest.fail("trained again"))
-    assert measure(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store) == recs
+    assert observe_all(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store) == recs
     assert len(store.read()) == 2
 
 

@@ -116,7 +116,7 @@ def test_who_wins_takes_tuned_and_an_ingredient_matched_settings():
     assert t.study.to_dict() == dict(d0='tuned', d1='labels') and t['mean']['d0'] < 0 < t['mean']['d1']
     stores = dict(labels=several([dict(reg=.1)]*2), tuned=records(dict(reg=-.1), 'd0'))
     assert set(led.evidence(claim('C5'), stores).study) == {'labels'}
-    assert set(led.evidence(led.FIRST[4], stores).study) == {'tuned', 'labels'} and led.FIRST[4].id == 'C5'
+    assert set(led.evidence(led.AT_FIRST[4], stores).study) == {'tuned', 'labels'} and led.AT_FIRST[4].id == 'C5'
 
 
 def solved(effect, **more):
@@ -174,7 +174,7 @@ def test_slope_over_sizes():
     assert led.by_size(dict(labels=jump), strata=False)['mean'] > .03
 
 
-def curve(stores, id): return next(r for r in led.curves(stores) if r['id'] == id)
+def curve(stores, id): return next(r for r in led.by_curve(stores) if r['id'] == id)
 
 
 def test_scarce_data():
@@ -202,7 +202,7 @@ def test_cut_to_fewer_labels():
     recs = [r | dict(id=f'{r["id"]}/{k}', settings=dict(data=dict(top=k))) for k in (5, 10, 20, 40) for r in records(dict(reg=.01*np.log2(k)), 'one', n_labels=k)]
     r = curve(dict(cut=recs), 'C2c')
     assert verdict(r) == 'holds' and r['mean'] == pytest.approx(.01, abs=1e-3) and r['sets'] == 'one' and r['n_records'] == 4*5*2
-    best = next(r for r in led.curves(dict(cut=recs), checkpoint='best') if r['id'] == 'C2c')
+    best = next(r for r in led.by_curve(dict(cut=recs), checkpoint='best') if r['id'] == 'C2c')
     assert best['n_sets'] == 0 # the study has no best epoch
 
 

@@ -251,3 +251,12 @@ def test_prototypes_need_not_be_anchors():
     value = loss(x, y)
     assert value.item() == pytest.approx(contrast([batch], [batch, whole.prototype_block()], whole.weight).item(), abs=1e-12)
     assert torch.autograd.grad(value, loss.prototypes)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["reg", "base", "bce", "asl"])
+def test_complex_labels_are_refused(name):
+    "By the name of their format, and not cut to their real part in silence."
+    loss, x, y = make_loss(name, 4, 4), torch.randn(3, 4), torch.eye(3, 4)
+    for bad in (torch.complex64, torch.complex128):
+        with pytest.raises(ValueError, match=f"^labels: expected real numbers, got {bad}"):
+            loss(x, y.to(bad))

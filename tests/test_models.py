@@ -256,3 +256,18 @@ def test_a_wrong_file_of_weights_is_refused(monkeypatch, tmp_path):
     (tmp_path/'efficientnet_lite0'/'model.safetensors').write_text('other weights')
     monkeypatch.setenv('MLCL_DATA', str(tmp_path))
     with pytest.raises(ValueError, match='efficientnet_lite0/model.safetensors: expected sha256'): make_encoder('timm:tf_efficientnet_lite0', toy('image'))
+
+
+def test_image_networks_train_in_float32(monkeypatch):
+    "On a processor only features are computed in bfloat16: backward passes gain nothing from it."
+    import mlcl.encoders.features as f
+    monkeypatch.setattr(f, 'gains_from_bfloat16', lambda: True)
+    torch.manual_seed(0)
+    enc = make_encoder('timm:tf_efficientnet_lite0', toy('image'), pretrained=False, size=32)
+    x, = enc.inputs(toy('image'), [0, 1])
+    seen = []
+    enc.net.net.conv_stem.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    with torch.no_grad(): enc.train()(x), enc.eval()(x)
+    enc.bf16 = False
+    with torch.no_grad(): enc(x)
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]

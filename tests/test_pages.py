@@ -1,7 +1,7 @@
 "Every page of the site in a headless browser, and what makes the pages a book: theme, search, copy buttons, terms."
-import json, re, shutil, urllib.parse
+import re, urllib.parse
 import pytest
-from browsing import PAGES, look_as, page_of, served, site, too_wide, violations, visit, visit_on_phone
+from browsing import PAGES, anchors_of, look_as, page_of, site, too_wide, violations, visit, visit_on_phone
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -16,13 +16,13 @@ def test_page(browser, address, built, name):
     page = visit(browser, address + page_of(name))
     wrong = page["wrong"] | {"unrendered markup": re.findall(MARKUP, page["text"]), "desk": violations(browser)}
     wrong |= visit_on_phone(browser) | {"phone": violations(browser)} | on_paper(browser)
-    wrong["links"] = [*lost(page["links"], name, address, site.anchors_of(built[0]))]
+    wrong["links"] = [*lost(page["links"], name, address, anchors_of(built[0]))]
     assert {what: found for what, found in wrong.items() if found} == {}
     assert page["title"] and page["lang"] == "en" and page["h1"] == 1 and page["toc"] >= page["headings"]
     assert page["pages"] == [*map(page_of, PAGES)]
     assert page["turn"] == [turn[name] for turn in (PREV, NEXT) if name in turn]
     assert sum(f"notebooks/{name}" in link for link in page["links"]) == 1
-    assert page["math"] or "$$" not in (site.PROC/name).read_text(encoding="utf-8")
+    assert page["math"] or "$$" not in (site.NBS/name).read_text(encoding="utf-8")
 
 
 def on_paper(browser):
@@ -46,21 +46,6 @@ def test_what_is_wrong_is_found(home):
         document.querySelector('main img').removeAttribute('alt')""")
     assert {"color-contrast", "image-alt"} <= {rule for rule, _ in violations(home)}
     assert visit_on_phone(home)["wide on a phone"] and on_paper(home)["wide on paper"]
-
-
-@pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its own pages are not looked at")
-def test_quarto(browser, tmp_path):
-    "Real Quarto renders every page, and they hold what ours hold."
-    assert not site.build(tmp_path/"_site")
-    found = {}
-    with served(tmp_path/"_site") as home:
-        for name in PAGES:
-            page = visit(browser, home + page_of(name))
-            own = {"quarto-bootstrap", "quarto-text-highlighting-styles"} # each of its two themes has one
-            page["wrong"]["ids twice"] = [i for i in page["wrong"]["ids twice"] if i not in own]
-            page["wrong"] |= {"desk": violations(browser)} | visit_on_phone(browser)
-            found[name] = page["wrong"] | {"phone": violations(browser)}
-    assert not {(n, what, str(w)) for n, wrong in found.items() for what, w in wrong.items() if w}
 
 
 @pytest.fixture

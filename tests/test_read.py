@@ -1,10 +1,11 @@
 "Reading data of one's own, and refusing it."
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
+from PIL import Image
 from mlcl.own import MultiLabelClassifier, cell_sets, found, label_matrix, read
 from own_data import WORDS, numbers, pictures, texts, write
 
-tables = import_module('mlcl.own.tables')
+options = import_module('mlcl.own.options')
 
 # --- what cannot be meant is refused before anything is trained
 
@@ -47,8 +48,8 @@ def bad_only_test(tmp):
     (bad_latin, r"a.csv: expected utf-8, got byte 0xe9; name its encoding, such as encoding='latin-1'"), (bad_utf16, "a.csv: .*zero bytes.*encoding='utf-16'"),
     (bad_words, r"features: expected numbers, got 'long .{0,40} in column 'text' \(and 1 more columns\)"), (bad_nan, "features: expected finite numbers, got 1 empty, .*row 120, column 'size'"),
     (bad_infinity, 'features: expected finite numbers, got 6 .* row 4'), (bad_few, 'at least 30 instances .* got 20'), (bad_lengths, 'got 120 and 100'),
-    (bad_split, "split: expected 'train', .* got 0, 1, 2"), (bad_no_test, "split: expected .* got train"), (bad_texts, 'text: expected texts, got only empty'),
-    (bad_values, 'labels: expected only 0 and 1, got other values in column 0'), (bad_kind, 'a.xlsx: expected a .csv, .tsv or .parquet'), (bad_empty, 'a.csv: No columns'),
+    (bad_split, "split: expected 'train', .* got 0, 1, 2 in 120 rows, the first is row 1"), (bad_no_test, "split: expected .* got train"), (bad_texts, 'text: expected texts, got only empty'),
+    (bad_values, 'labels: expected only 0 and 1, got other values in column 0'), (bad_kind, 'a.xlsx: expected a file that ends in .csv, .tsv, .jsonl, .parquet'), (bad_empty, 'a.csv: expected a table that can be read: got no columns'),
     (bad_parquet, 'a.parquet: '), (bad_folder, 'expected one label file .* got none'), (bad_npz, "a.npz: expected the array 'y', got x"),
     (bad_image, r'images: 2 of 40 cannot be read: 3.png \(OSError\), 5.png \(FileNotFoundError\)'), (bad_only_test, 'train: expected .* got .* 1 labels')])
 def test_bad_data_is_refused(tmp_path, make, said):
@@ -63,11 +64,11 @@ def test_missing_file(tmp_path):
 
 def test_two_gigabytes_are_refused_where_memory_does_not_suffice(tmp_path, monkeypatch):
     with open(tmp_path/'a.csv', 'wb') as f: f.truncate(2**31)
-    monkeypatch.setattr(tables, 'available', lambda: 4e9)
+    monkeypatch.setattr(options, 'available', lambda: 4e9)
     with pytest.raises(ValueError, match=r'a.csv: needs about 6.4 GB of memory, and 4.0 GB are free'): read(tmp_path/'a.csv')
 
 
-def test_available_memory(): assert 1e8 < tables.available() < 1e14
+def test_available_memory(): assert 1e8 < options.available() < 1e14
 
 
 # --- what can be read
@@ -151,10 +152,10 @@ def test_unknown_labels_are_refused_until_it_is_said_what_they_are(tmp_path):
     t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))
     for f in (lambda: read((x, z)), lambda: read(t, labels='l_*'), lambda: read(write(tmp_path/'a.csv', t), labels='l_*'), lambda: MultiLabelClassifier('bce').fit(x, z)):
         with pytest.raises(ValueError, match="^labels: expected 0 or 1, got 18 unknown .NaN. of 360; unknown='absent' counts"): f()
-    for f in (lambda: read((x, z), unknown='left out'), lambda: read((x, y), unknown='0'), lambda: MultiLabelClassifier('bce', unknown=0).fit(x, z)):
+    for f in (lambda: read((x, y), unknown='0'), lambda: read((x, z), unknown=''), lambda: MultiLabelClassifier('bce', unknown=0).fit(x, z)):
         with pytest.raises(ValueError, match='^unknown: expected None'): f()
-    with pytest.raises(ValueError, match="^unknown: expected None or 'absent' for reg, a contrastive loss, got 'left out'"):
-        MultiLabelClassifier('reg', unknown='left out').fit(x, z)
+    with pytest.raises(ValueError, match="^unknown: expected None or 'absent' for reg, a contrastive loss, got 'mask'"):
+        MultiLabelClassifier('reg', unknown='mask').fit(x, z)
     with pytest.raises(ValueError, match='infinity'): read((x, np.where(y, np.inf, 0)), unknown='absent')
     with pytest.raises(ValueError, match='^labels: expected only 0 and 1, got other values in column 1'): read((x, z + [[0, 2, 0]]), unknown='absent')
 
@@ -175,9 +176,9 @@ def test_unknown_labels_that_count_as_absent_are_reported(tmp_path):
 
 def test_kept_unknown_labels_stay_nan():
     _, y, z = unknown_labels()
-    kept, names = label_matrix(z, unknown='left out')
+    kept, names = label_matrix(z, unknown='mask')
     assert kept.dtype == np.float32 and np.array_equal(kept, z.astype(np.float32), equal_nan=True) and names.tolist() == [0, 1, 2]
-    assert label_matrix(y, unknown='left out')[0].dtype == np.uint8
+    assert label_matrix(y, unknown='mask')[0].dtype == np.uint8
 
 
 def test_folder_of_pictures(tmp_path):
@@ -220,3 +221,279 @@ def test_min_count():
     t.loc[:2, 'labels'] += '|odd'
     assert 'odd' in read(t, text='text').labels and read(t, text='text', min_count=4).labels == sorted(WORDS)
     with pytest.raises(ValueError, match='at least 2 with 500 instances'): read(t, text='text', min_count=500)
+
+
+# --- right whatever the file looks like
+
+def sets_of(ds): return [{ds.labels[l] for l in np.flatnonzero(r)} for r in ds.y]
+
+
+def as_sets(t): return [set(s.split('|')) for s in t.labels]
+
+
+@pytest.mark.parametrize('form', ['series', 'frame', 'array', 'list', 'categories'])
+def test_rows_belong_together_whatever_their_index(form):
+    "Point 1: texts and labels are taken by position."
+    t = texts().sample(frac=1, random_state=0)
+    x = dict(series=t.text, frame=t[['text']], array=t.text.to_numpy(), list=list(t.text), categories=t.text.astype('category'))[form]
+    for y in (t.labels, list(t.labels), t.labels.str.split('|'), pd.DataFrame({l: t.labels.str.contains(l) for l in WORDS})):
+        ds = read((x, y))
+        assert ds.x == list(t.text) and sets_of(ds) == as_sets(t)
+    with pytest.raises(ValueError, match='data: expected X and y in the same order'): read((t.text, texts().labels))
+    a, b = numbers()
+    i = np.random.default_rng(0).permutation(120)
+    ds = read((pd.DataFrame(a).iloc[i], pd.DataFrame(b).iloc[i]))
+    assert np.allclose(ds.x, a[i]) and (ds.y == b[i]).all()
+
+
+@pytest.mark.parametrize('sep', [',', ';', '\t', '|'])
+@pytest.mark.parametrize('ends', ['rows', 'all'])
+def test_trailing_separators(tmp_path, sep, ends):
+    "Point 2: empty cells beyond the named columns are dropped; others are refused."
+    t, path = texts().replace(r'\|', '/', regex=True), tmp_path/('a.tsv' if sep == '\t' else 'a.csv')
+    rows = [sep.join(r) + sep for r in t.itertuples(index=False)]
+    path.write_text('\n'.join(['text' + sep + 'labels' + sep*(ends == 'all'), *rows]))
+    ds = read(path, text='text', sep='/')
+    assert ds.x == list(t.text) and sets_of(ds) == [set(s.split('/')) for s in t.labels]
+    rows[5] += 'lost'
+    path.write_text('\n'.join(['text' + sep + 'labels', *rows]))
+    with pytest.raises(ValueError, match='row 6 has more cells than the 2 named columns'): read(path, text='text', sep='/')
+
+
+@pytest.mark.parametrize('odd', [None, '', 'unsupervised', 'tets', float('nan'), 3, pd.NA])
+@pytest.mark.parametrize('how', ['frame', 'csv', 'parquet', 'npz'])
+def test_an_unknown_split_is_refused(tmp_path, odd, how):
+    "Point 3: one unknown value does not throw the given splits away."
+    part = np.array(['train']*70 + ['dev']*20 + ['test']*30, object)
+    part[[4, 100]] = odd
+    t = texts().assign(split=part)
+    if how == 'csv': t = write(tmp_path/'a.csv', t)
+    elif how == 'parquet': t.assign(split=t.split.map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else str(v))).to_parquet(p := tmp_path/'a.parquet'); t = p
+    elif how == 'npz': np.savez(p := tmp_path/'a.npz', x=numbers()[0], y=numbers()[1], split=np.array([str(v) for v in part])); t = p
+    with pytest.raises(ValueError, match="split: expected 'train', .* in 2 rows, the first is row 5"): read(t, **{} if how == 'npz' else dict(text='text'))
+    if how == 'frame': assert len(read(t, text='text', split=False).splits['train']) > 60
+
+
+def test_names_of_splits_may_be_written_in_any_way():
+    t = texts().assign(split=[' Train ']*70 + ['VALIDATION']*20 + ['Test']*30)
+    assert {k: len(v) for k, v in read(t, text='text').splits.items()} == dict(train=70, val=20, test=30)
+
+
+@pytest.mark.parametrize('cells, sets', [
+    (["['a' 'b']", "['c']"], [['a', 'b'], ['c']]), (["['a'\n 'b']", '[]'], [['a', 'b'], []]), (["('a',)", "('a', 'b')", '()'], [['a'], ['a', 'b'], []]),
+    (["{'a', 'b'}", 'set()'], [['a', 'b'], []]), (["frozenset({'a'})", 'frozenset()'], [['a'], []]), (['[a, b]', '[c]'], [['a', 'b'], ['c']]),
+    (["array(['a', 'b'], dtype=object)"], [['a', 'b']]), (["[np.str_('a'), np.str_('b')]"], [['a', 'b']]), (['["a b", "c|d"]'], [['a b', 'c|d']]),
+    (["[\"don't\", 'x']"], [["don't", 'x']]), (['[1 2 3]', '[4]'], [['1', '2', '3'], ['4']]), (['[1. 2.]'], [['1', '2']]), (["['a', nan, None]"], [['a']]),
+    ([['a', 'b'], 'c|d', None, float('nan'), pd.NA], [['a', 'b'], ['c', 'd'], [], [], []]), ([{'a'}, 'c'], [['a'], ['c']]), ([np.array(['a', 'b']), 'c'], [['a', 'b'], ['c']]),
+    ([10., float('nan'), 3.], [['10'], [], ['3']]), ([b'a|b'], [['a', 'b']]), (['nan', 'a|b'], [['nan'], ['a', 'b']]), (['[Music]', 'a'], [['[Music]'], ['a']]),
+    ([('a', None), frozenset({'b'})], [['a'], ['b']]), ([np.int64(3), 4], [['3'], ['4']])])
+def test_label_cells_of_every_kind(cells, sets):
+    "Point 4."
+    assert [sorted(s) for s in cell_sets(cells)] == sets
+    with pytest.raises(ValueError, match='cut short'): cell_sets(["['a' ... 'z']"])
+    with pytest.raises(ValueError, match='sep: expected what separates'): cell_sets(cells, sep='')
+
+
+@pytest.mark.parametrize('kind', [bool, 'boolean', 'Int64', 'Float64', 'float32', 'int8', object, str, 'category', 'words', 'bytes'])
+@pytest.mark.parametrize('holder', ['frame', 'array', 'lists', 'csv', 'table'])
+def test_zeros_and_ones_of_every_kind(tmp_path, kind, holder):
+    "Point 5: they are never label sets named 0 and 1."
+    x, y = numbers()
+    f = pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3'])
+    f = f.astype(bool).astype(str) if kind == 'words' else f.astype(str).map(str.encode) if kind == 'bytes' else f.astype(kind)
+    t = pd.DataFrame(x, columns=list('abcdef')).join(f)
+    if kind == 'bytes' and holder in ('csv', 'table'): pytest.skip('bytes are no columns of a table')
+    if holder == 'csv': got = read(write(tmp_path/'a.csv', t), labels='l_*').y
+    elif holder == 'table': got = read(t, labels='l_*').y
+    else: got = label_matrix(dict(frame=f, array=f.to_numpy(), lists=f.to_numpy().tolist())[holder])[0]
+    assert (got == y).all()
+
+
+def test_one_column_of_zeros_and_ones_is_no_label_set():
+    x, y = numbers()
+    t = pd.DataFrame(x).assign(l=y[:, 0])
+    with pytest.raises(ValueError, match='expected at least 2 columns of 0 and 1, or one of label sets'): read(t, labels='l')
+    assert label_matrix([['0', '1'], ['1'], ['0']])[1].tolist() == ['0', '1'] # label sets that are called so
+
+
+@pytest.mark.parametrize('how', ['csv', 'frame', 'gap', 'jsonl', 'parquet'])
+def test_codes_stay_as_they_are_written(tmp_path, how):
+    "Point 6: labels, splits, file names and identifiers are no numbers."
+    codes = ['010', '7.10', '1e3', '0x1']
+    t = texts().assign(labels=[f'{codes[i % 4]}' for i in range(120)])
+    if how == 'gap': t = texts().assign(labels=pd.Series([None if i == 3 else 10 + i % 4 for i in range(120)]))
+    path = tmp_path/f'a.{how}'
+    if how == 'csv': write(path, t)
+    elif how == 'jsonl': t.to_json(path, orient='records', lines=True)
+    elif how == 'parquet': t.to_parquet(path)
+    else: path = t
+    assert read(path, text='text').labels == (['10', '11', '12', '13'] if how == 'gap' else sorted(codes))
+
+
+def test_file_names_are_no_numbers(tmp_path):
+    pictures(tmp_path)
+    t = pd.read_csv(tmp_path/'labels.csv')
+    for i in range(40): (tmp_path/f'{i}.png').rename(tmp_path/f'{i:03}')
+    write(tmp_path/'labels.csv', t.assign(file=[f'{i:03}' for i in range(40)]))
+    assert [p[-3:] for p in read(tmp_path).x.paths[:3]] == ['000', '001', '002']
+
+
+def test_duplicate_columns_and_patterns(tmp_path):
+    "Points 11 and 12: patterns may meet, blanks may follow a comma, and two columns of one name are refused."
+    x, y = numbers()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))
+    for spec in (['l_*', 'l_1'], 'l_1, l_2,l_3', 'l_1,l_2,l_3,', 'l_*,l_2'): assert read(t, labels=spec).labels == ['l_1', 'l_2', 'l_3']
+    for bad in (t.rename(columns=dict(b='a')), pd.concat([t, t.a], axis=1), t.rename(columns=dict(a=1, b='1'))):
+        with pytest.raises(ValueError, match='columns: expected different names'): read(bad, labels='l_*')
+    (tmp_path/'a.csv').write_text('text,text,labels\n' + 'a,b,c\n'*40)
+    with pytest.raises(ValueError, match="expected different names, got 'text' twice"): read(tmp_path/'a.csv', text='text')
+    with pytest.raises(ValueError, match='columns: expected one use of each, got two of l_1'): read(t, labels='l_*', features='a,l_1')
+    for spec in ('', ' ', ',', []):
+        with pytest.raises(ValueError, match='^labels: expected columns among .*got none'): read(t, labels=spec)
+
+
+@pytest.mark.parametrize('change', ['upper', 'utf16', 'blank line', 'index', 'Unnamed', 'gz', 'blanks', 'jsonl.gz', 'ndjson', 'mark'])
+def test_files_as_they_come(tmp_path, change):
+    "Point 12."
+    t, path, more = texts(), tmp_path/'a.csv', {}
+    if change == 'upper': write(path := tmp_path/'A.CSV', t)
+    elif change == 'utf16': write(path, t, encoding='utf-16'); more = dict(encoding='UTF16')
+    elif change == 'mark': write(path, t, encoding='utf-8-sig'); more = dict(encoding='utf8')
+    elif change == 'blank line': path.write_text('\n \n'.replace(' ', '') + t.to_csv(index=False))
+    elif change == 'index': t.to_csv(path)
+    elif change == 'Unnamed': t.reset_index(names='Unnamed: 0').to_csv(path, index=False)
+    elif change == 'gz': t.to_csv(path := tmp_path/'a.csv.gz', index=False)
+    elif change == 'blanks': path.write_text(' text , labels\n' + '\n'.join(f'{a}, {b}' for a, b in t.itertuples(index=False)))
+    else: t.to_json(path := tmp_path/f'a.{change}', orient='records', lines=True)
+    ds = read(path, text='text', **more)
+    assert ds.x == list(t.text) and sets_of(ds) == as_sets(t)
+
+
+def test_a_column_without_a_name_is_no_feature(tmp_path):
+    x, y = numbers()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))
+    t.to_csv(tmp_path/'a.csv')
+    for data in (tmp_path/'a.csv', pd.read_csv(tmp_path/'a.csv')):
+        ds = read(data, labels='l_*')
+        assert ds.x.shape == (120, 6) and 'columns without a name are left out: Unnamed: 0' in found(ds)
+        assert read(data, labels='l_*', features='Unnamed: 0,a').x.shape == (120, 2)
+
+
+@pytest.mark.parametrize('f, said', [
+    (lambda t: read(t, text='text', images='labels'), 'text and images: expected one kind'), (lambda t: read(t, text='text', encoding='utf-99'), None),
+    (lambda t: read((list(t.text[:-1]) + [None], t.labels)), 'text: expected texts, got None in row 120'),
+    (lambda t: read((t.text.where(t.index != 3), t.labels)), 'text: expected texts, got nan in row 4'),
+    (lambda t: read((t.text, [{1, 'a'}]*120)), 'labels: expected all texts or all numbers, got both'), (lambda t: read((t.text, [1, 'a']*60)), None),
+    (lambda t: read((t.text, [[['a'], ['b']]]*120)), 'labels: expected texts or numbers in a label set'), (lambda t: read(3), 'data: expected a file'),
+    (lambda t: read(None), 'data: expected a file'), (lambda t: read([1, 2]), 'data: expected a file'), (lambda t: read((t.text,)), 'data: expected a pair'),
+    (lambda t: read((t.text, t.labels), text='text'), "text: expected nothing for arrays, got 'text'"), (lambda t: read(t, text='text', min_count=-1), 'min_count: expected a whole'),
+    (lambda t: read(t, text='text', min_count=1.5), 'min_count: expected a whole'), (lambda t: read((t.text, 'abc')), 'labels: expected a matrix'),
+    (lambda t: read(t[:0], text='text'), 'data: expected rows'), (lambda t: read((np.zeros((120, 4, 4)), numbers()[1])), 'images: expected uint8'),
+    (lambda t: read(dict(train=t[:80], test=t[80:], unsupervised=t[:9]), text='text'), 'split: expected .*unsupervised in 9 rows')])
+def test_mistakes_in_python_are_one_line(f, said):
+    "Point 11."
+    if said is None: f(texts())
+    else:
+        with pytest.raises(ValueError, match=said) as e: f(texts())
+        assert '\n' not in str(e.value)
+
+
+def test_unknown_encodings(tmp_path):
+    for e in ('zzz', 'hex', '', 'rot13', 'utf\0'):
+        with pytest.raises(ValueError, match='encoding: unknown encoding'): read(write(tmp_path/'a.csv', texts()), text='text', encoding=e)
+
+
+def forged(tmp, how):
+    "An .npz file that is none, or not quite."
+    import pickle, zipfile
+    path = tmp/'a.npz'
+    if how == 'objects': np.savez(path, x=np.array([{}]*40, object), y=numbers()[1])
+    elif how == 'one array': np.save(tmp/'a.npy', numbers()[0]); (tmp/'a.npy').rename(path)
+    elif how == 'pickle': path.write_bytes(pickle.dumps(dict(x=1)))
+    else:
+        np.savez(path, x=numbers()[0], y=numbers()[1])
+        raw = bytearray(path.read_bytes())
+        if how == 'damaged': raw[200:900] = b'\xff'*700; path.write_bytes(raw)
+        elif how == 'cut': path.write_bytes(raw[:-300])
+        else:
+            with zipfile.ZipFile(path, 'w') as z: z.writestr('x.npy' if how == 'no header' else 'x', 'not an array'), z.writestr('y.npy', b'\x93NUMPY\x01\x00')
+    return path
+
+
+@pytest.mark.parametrize('how', ['objects', 'one array', 'pickle', 'damaged', 'cut', 'no header', 'no array'])
+def test_forged_archives_are_one_line(tmp_path, how):
+    with pytest.raises(ValueError, match='^a.npz: expected') as e: read(forged(tmp_path, how))
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('content', [b'\x1f\x8b\x08 no', b'', b'BZh9 no'])
+def test_damaged_packed_files(tmp_path, content):
+    for end in ('gz', 'bz2', 'xz'):
+        (p := tmp_path/f'a.csv.{end}').write_bytes(content)
+        with pytest.raises(ValueError, match='^a.csv.*: expected a table') as e: read(p, text='text')
+        assert '\n' not in str(e.value)
+
+
+def test_json_lines_that_are_none(tmp_path):
+    (p := tmp_path/'a.jsonl').write_text('{"text": "a", "labels": ["b"]}\n{"text": \n')
+    with pytest.raises(ValueError, match='a.jsonl: expected a table that can be read: line 2'): read(p, text='text')
+    p.write_text('[1, 2]\n')
+    with pytest.raises(ValueError, match='line 1: expected an object'): read(p, text='text')
+
+
+@pytest.mark.parametrize('what', ['fifo', 'folder', 'missing', 'large', 'none'])
+def test_pictures_that_are_none(tmp_path, what):
+    "Point 13: nothing hangs, and nothing fills the memory."
+    import os
+    t = pd.read_csv(pictures(tmp_path)/'labels.csv')
+    (tmp_path/'7.png').unlink()
+    if what == 'fifo': os.mkfifo(tmp_path/'7.png')
+    elif what == 'folder': (tmp_path/'7.png').mkdir()
+    elif what == 'large': Image.new('1', (13_000, 13_000)).save(tmp_path/'7.png')
+    elif what == 'none': (tmp_path/'7.png').write_bytes(b'')
+    said = dict(fifo='not a regular file', folder='not a regular file', missing='FileNotFoundError', large='169 million pixels, at most 50', none='UnidentifiedImageError')[what]
+    with pytest.raises(ValueError, match=rf'images: 1 of 40 cannot be read: 7.png \({said}\)'): read(tmp_path, images='file')
+    write(tmp_path/'labels.csv', t.assign(file=t.file.where(t.index != 3)))
+    with pytest.raises(ValueError, match='images: expected a file name in each row, got none in row 4'): read(tmp_path, images='file')
+
+
+@pytest.mark.parametrize('how', ['up', 'absolute', 'link', 'linked folder'])
+def test_pictures_stay_in_their_folder(tmp_path, how):
+    (tmp_path/'p').mkdir(), (tmp_path/'q').mkdir()
+    t = pd.read_csv(pictures(tmp_path/'p')/'labels.csv')
+    (tmp_path/'p'/'0.png').rename(secret := tmp_path/'q'/'0.png')
+    name = dict(up='../q/0.png', absolute=str(secret), link='0.png')
+    if how == 'link': (tmp_path/'p'/'0.png').symlink_to(secret)
+    if how == 'linked folder': (tmp_path/'p'/'sub').symlink_to(tmp_path/'q')
+    write(tmp_path/'p'/'labels.csv', t.assign(file=[name.get(how, 'sub/0.png'), *t.file[1:]]))
+    with pytest.raises(ValueError, match='images: 1 of 40 files are not in the folder .*allow_outside=True'): read(tmp_path/'p', images='file')
+    assert len(read(tmp_path/'p', images='file', allow_outside=True)) == 40
+
+
+def test_names_that_deceive_are_shown_as_they_are(tmp_path):
+    "Point 16: control and direction characters pass into no report."
+    t = texts()
+    t['labels'] = t.labels.str.replace('sea', 's\u202eea\x07')
+    ds = read(t, text='text')
+    assert 's\\u202eea\\u0007' in ds.labels and not any(c in ''.join(found(ds)) for c in '\u202e\x07')
+    assert options.shown('👩\u200d🔬') == '👩\u200d🔬'
+
+
+def test_unknown_labels_may_stay_unknown(tmp_path):
+    x, y, z = unknown_labels()
+    t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))
+    for data, more in (((x, z), {}), (t, dict(labels='l_*')), (write(tmp_path/'a.csv', t), dict(labels='l_*'))):
+        ds = read(data, unknown='mask', **more)
+        assert np.array_equal(ds.y, z.astype(np.float32), equal_nan=True) and any('left out of losses' in l for l in found(ds))
+
+
+def test_masked_arrays_have_gaps():
+    x, y = numbers()
+    with pytest.raises(ValueError, match='features: expected finite numbers'): read((np.ma.array(x, mask=x > 2), y))
+
+
+def test_hub_labels_that_are_unknown():
+    datasets = pytest.importorskip('datasets')
+    kind = datasets.Features(text=datasets.Value('string'), labels=datasets.ClassLabel(names=list(WORDS)))
+    with pytest.raises(ValueError, match='labels: expected class numbers of at least 0, got -1'):
+        read(datasets.Dataset.from_dict(dict(text=list(texts().text), labels=[-1]*120), features=kind), text='text')

@@ -1,8 +1,8 @@
-"What the site is made of, without a browser: processed notebooks, the renderer, README, llms.txt, the search."
-import json, os, re, urllib.parse
+"What the site is made of: processed notebooks, the renderer, README, llms.txt, the search."
+import json, os, re, shutil, urllib.parse
 import pytest
 from execnb.nbio import dict2nb
-from browsing import PAGES, ROOT, page_of, process, site
+from browsing import PAGES, ROOT, anchors_of, page_of, process, served, site, violations, visit, visit_on_phone
 
 
 def notebook(*cells):
@@ -87,7 +87,7 @@ def test_every_entry_of_the_search_has_its_place(built):
     "No entry leads nowhere, none holds markup or LaTeX."
     text = (built[0]/"search.js").read_text(encoding="utf-8")
     entries = json.loads(text.removeprefix("window.mlclSearch = ").removesuffix(";\n"))
-    anchors = site.anchors_of(built[0])
+    anchors = anchors_of(built[0])
     assert {e[0].split("#")[0] for e in entries} == {*map(page_of, PAGES)}
     for address, _, heading, text in entries:
         path, _, anchor = urllib.parse.unquote(address).partition("#")
@@ -97,7 +97,7 @@ def test_every_entry_of_the_search_has_its_place(built):
 
 def test_two_renderings_are_the_same(built, tmp_path):
     "The same bytes from the same notebooks, in another process."
-    fronts, anchors = site.fronts_of(), site.anchors_of(built[0])
+    fronts, anchors = site.fronts_of(), anchors_of(built[0])
     for name in PAGES[::8]:
         site.page(name, fronts, tmp_path)
         for path in [p for p in tmp_path.rglob("*") if p.is_file()]:
@@ -281,3 +281,20 @@ def test_home_page_leads_to_every_path():
     shown = json.dumps([o for c in nb["cells"] for o in c.get("outputs", [])])
     there = [n for n in PAGES if n[:2] in ("28", "29", "90", "91", "92", "58")]
     assert len(there) == 6 and all(f"]({n})" in shown for n in there), "execute nbs/index.ipynb again"
+
+
+# Real Quarto, where it is installed
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its own pages are not looked at")
+def test_quarto(browser, tmp_path):
+    "Real Quarto renders every page, and they hold what ours hold."
+    assert not site.build(tmp_path/"_site")
+    found = {}
+    with served(tmp_path/"_site") as home:
+        for name in PAGES:
+            page = visit(browser, home + page_of(name))
+            own = {"quarto-bootstrap", "quarto-text-highlighting-styles"} # each of its two themes has one
+            page["wrong"]["ids twice"] = [i for i in page["wrong"]["ids twice"] if i not in own]
+            page["wrong"] |= {"desk": violations(browser)} | visit_on_phone(browser)
+            found[name] = page["wrong"] | {"phone": violations(browser)}
+    assert not {(n, what, str(w)) for n, wrong in found.items() for what, w in wrong.items() if w}

@@ -438,11 +438,47 @@ def own_data(budget=3):
             store("own_data", call=f"mlcl compare {call} --time-budget {budget}", budget=budget, seconds=seconds, losses=len(res["losses"]), seeds=best["seeds"], epochs=res["settings"]["epochs"], best=best["loss"], macro_f1=best["macro_f1"], lower=best["lower"], upper=best["upper"], encoder=res["encoder"])
 
 
+AGAINST = dict(yeast=None, medical=None, enron=None, semeval2018_ec=3000, reuters90=3000, goemotions=10000, debtags=5000, eurlex57k=5000, aapd=5000, ucmerced_ml=None, corel5k_photos=None)
+
+
+def part_of(name, n):
+    "A data set, or `n` of its instances in the proportions of its splits, with the labels that its training split then has."
+    import dataclasses
+    import numpy as np
+    from mlcl.data import load
+    from mlcl.study import content_hash
+    ds = load(name)
+    total = sum(map(len, ds.splits.values()))
+    if n is None or total <= n:
+        return ds
+    rng = np.random.default_rng(0)
+    splits = {k: np.sort(rng.choice(i, max(1, round(len(i) * n / total)), replace=False)) for k, i in ds.splits.items()}
+    keep = np.flatnonzero(ds.y[splits["train"]].any(0))
+    y, labels = np.ascontiguousarray(ds.y[:, keep]), [ds.labels[i] for i in keep]
+    sha = content_hash(dict(data=ds.sha256, n=n)) * 4
+    return dataclasses.replace(ds, name=f"{name}_{n}", splits=splits, y=y, labels=labels, sha256=sha)
+
+
+def against_baselines(names=AGAINST, losses=("bce", "zlpr"), seeds=1):
+    "What `compare` recommends against the best baseline; both are chosen on validation data."
+    from mlcl.own import compare
+    for name in names:
+        ds = part_of(name, AGAINST[name])
+        with tempfile.TemporaryDirectory() as out:
+            start = time.perf_counter()
+            res = compare(ds, losses, seeds, out)
+            seconds = time.perf_counter() - start
+        models = {r["loss"]: r for r in res["losses"] + res["baselines"]}
+        take, simple, loss = models[res["take"]], res["baselines"][0], res["losses"][0]
+        row = {f"{k}_{m}": r[m] for k, r in dict(take=take, baseline=simple, loss=loss).items() for m in ("macro_f1", "micro_f1", "map", "seconds")}
+        store("against_baselines", dataset=name, n=len(ds) if AGAINST[name] is None else AGAINST[name], labels=ds.n_labels, encoder=res["encoder"], take=res["take"], baseline=simple["loss"], loss=loss["loss"], losses=list(losses), seeds=seeds, minutes=seconds / 60, **row)
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
     chosen = [a for a in sys.argv[1:] if a != "quick"]
-    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, light, size, published, gpu, own_data):
-        if part.__name__ in chosen or not chosen and part is not own_data: # which takes ten minutes, and needs the data folder
+    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, light, size, published, gpu, own_data, against_baselines):
+        if part.__name__ in chosen or not chosen and part not in (own_data, against_baselines): # which take long, and need the data folder
             part()

@@ -1,4 +1,6 @@
-"What must hold, loss by loss: run the sweeps of `tests/` and keep in results/holds.json how many passed (`make holds`)."
+"""What must hold, loss by loss: run the sweeps of `tests/` and keep in results/holds.json how many passed (`make holds`).
+
+`python tools/holds.py hill splc` runs those of some losses and leaves the rows of the others as they are."""
 import datetime
 import json
 import os
@@ -38,11 +40,12 @@ HOLDS = {  # what must hold → tests that show it; those without a loss in thei
 }
 
 
-def outcomes(fuzz):
-    "(file, test, loss or None, passed) of every test; `fuzz` takes what the random cases leave."
+def outcomes(fuzz, names):
+    "(file, test, loss or None, passed) of every test, or of those that name one of the losses; `fuzz` takes what the random cases leave."
+    some = ["-k", " or ".join(names)] if names else []
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junitxml={report}", *(f"tests/test_{f}.py" for f in FILES)], cwd=ROOT,
+        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junitxml={report}", *some, *(f"tests/test_{f}.py" for f in FILES)], cwd=ROOT,
                              env=os.environ | dict(MLCL_FUZZ=str(CASES), MLCL_FUZZ_TO=folder))
         if run.returncode not in (0, 1):  # 1: some tests failed, and the table will say so
             sys.exit(f"pytest stopped with exit code {run.returncode}: no marks were written")
@@ -68,13 +71,21 @@ def counts(found):
 
 
 if __name__ == "__main__":
-    fuzz = {}
-    table = counts(list(outcomes(fuzz)))
-    if empty := [item for item, row in table.items() if not row]:
+    names, fuzz, path = sys.argv[1:], {}, ROOT / "results" / "holds.json"
+    if wrong := set(names) - set(LOSSES):
+        sys.exit(f"unknown: {', '.join(wrong)}; there are {', '.join(LOSSES)}")
+    table = counts(list(outcomes(fuzz, names)))
+    if empty := [item for item, row in table.items() if not row and not names]:
         sys.exit(f"no test ran for: {', '.join(empty)}")
-    versions = dict(python=platform.python_version(), torch=torch.__version__)
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    (ROOT / "results" / "holds.json").write_text(json.dumps(dict(when=when, versions=versions, fuzz=fuzz, table=table), indent=1) + "\n")
-    for item, row in table.items():
+    kept = dict(when=when, versions=dict(python=platform.python_version(), torch=torch.__version__), fuzz={}, table={})
+    if names:
+        kept = json.loads(path.read_text())
+        kept["added"] = kept.get("added", {}) | dict.fromkeys(names, when)
+    kept["fuzz"] |= fuzz
+    mine = {item: {k: v for k, v in row.items() if k in (names or LOSSES)} for item, row in table.items()}
+    kept["table"] = {item: kept["table"].get(item, {}) | row for item, row in mine.items()}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    for item, row in mine.items():
         print(f"{item}: " + ", ".join(f"{k} {p}/{n}" for k, (p, n) in row.items()))
-    sys.exit(any(p < n for row in table.values() for p, n in row.values()))
+    sys.exit(any(p < n for row in mine.values() for p, n in row.values()))

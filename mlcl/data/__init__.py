@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/02_data.ipynb #4797198a
+from ..extras import need
+
+# %% ../../nbs/02_data.ipynb #af3ef5c6
+need('study', 'mlcl.data')
+
 # %% ../../nbs/02_data.ipynb #5bf2cef9
 from .registry import FACTS, FILES, SETS, Dataset, cache_path, data_dir, data_file, digest, kept, load
 from .registry import describe, facts, get, main_get, main_info, main_list, names, own, present

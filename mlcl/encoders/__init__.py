@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/72_encoders.ipynb #c7ad9adb
+from ..extras import need
+
+# %% ../../nbs/72_encoders.ipynb #9e38bc0f
+need('study', 'mlcl.encoders')
+
 # %% ../../nbs/72_encoders.ipynb #6f988189
 from .features import ENCODERS, FOLDERS, MLP, Encoder, bfloat16, gains_from_bfloat16, hidden_layers
 from .features import input_scaling, local_weights, register_encoder, weights_sha256

@@ -84,13 +84,6 @@ class HuggingFace(Encoder):
         t = self.tokenizer(list(x), truncation=True, max_length=self.length, padding=True, return_tensors='pt')
         return t['input_ids'].int(), t['attention_mask'].to(torch.uint8)
 
-    @classmethod
-    def build(cls, ds, arg, **options):
-        "The network `arg` with its weights; nothing depends on `ds`."
-        enc = cls(arg, **options)
-        enc.config.update(_config(enc), pooling=enc.pooling)
-        enc.weights_sha256 = weights_sha256(enc.net)
-        return enc
 
 # %% ../../nbs/75_pretrained.ipynb #fb1b9ab7
 def _states(self, ids, mask):
@@ -107,6 +100,15 @@ def _forward(self, ids, mask):
         parts = [_states(self, ids[i], mask[i]) for i in order.split(pieces(n, self.tokens))]
     return torch.cat(parts)[order.argsort()]
 HuggingFace.forward = _forward
+
+@classmethod
+def _build(cls, ds, arg, **options):
+    "The network `arg` with its weights; nothing depends on `ds`."
+    enc = cls(arg, **options)
+    enc.config.update(_config(enc), pooling=enc.pooling)
+    enc.weights_sha256 = weights_sha256(enc.net)
+    return enc
+HuggingFace.build = _build
 
 # %% ../../nbs/75_pretrained.ipynb #38847373
 def _attention():

@@ -16,7 +16,7 @@ from .contrast import Block, ContrastiveLoss
 class PrototypeLoss(ContrastiveLoss):
     """PROTO: softmax cross-entropy between an instance and the prototypes of its labels, spread evenly over them.
 
-    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. The study's control; it takes no references.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. A control: it takes no references.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
     tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])

@@ -34,7 +34,7 @@ class SincereLoss(ContrastiveLoss):
     """
     apart, prototype_block = True, PrototypeLoss.prototype_block
     def __init__(self,
-                 temperature: float = .1, weights: str = 'shared', # τ > 0; 'shared': 1/|P(i)|; 'reg': REG's, with prototypes
+                 temperature: float = .1, weights: str = 'shared', # τ > 0; 'shared': 1/|P(i)|, or 'reg', REG's
                  n_labels: int = None, dim: int = None, alpha: float = 0., # for 'reg': L, D, exponent of the overlap
                  tile: int = None, product: torch.dtype = None # see above
                 ):

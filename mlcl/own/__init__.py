@@ -6,6 +6,12 @@
 __all__ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results', 'write_report',
            'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']
 
+# %% ../../nbs/92_compare.ipynb #f0e4e1be
+from ..extras import need
+
+# %% ../../nbs/92_compare.ipynb #a0d3f38b
+need('own', 'mlcl.own')
+
 # %% ../../nbs/92_compare.ipynb #b8a60f38
 from .cells import cell_sets, label_matrix
 from .read import found, read

@@ -114,10 +114,10 @@ def count_unknown(y, # a float matrix, or anything else, where nothing is unknow
                          " as 0; a loss on logits can leave them out: unknown='mask'")
     return k
 
-# %% ../../nbs/85_cells.ipynb #5dbc36c4
+# %% ../../nbs/85_cells.ipynb #c3a7875c
 BINARY = {0, 1, '0', '1', '0.0', '1.0', 'true', 'false', ''}
 
-def _binary(v):
+def is_binary(v):
     "Is a cell 0, 1, true, false or empty?"
     if isinstance(v, (str, bytes)): v = as_text(v).strip().lower()
     return missing(v) or not isinstance(v, (dict, *COLLECTIONS)) and v in BINARY
@@ -139,7 +139,7 @@ def zero_one(y, # labels in any form
     if (a := _rows(y)) is None: return None
     if a.dtype.kind not in 'biuf':
         sets = not hasattr(y, '__array__') and not any(len(set(r)) < len(r) for r in a.tolist())
-        if not all(map(_binary, a.ravel())) or sets and any(isinstance(v, str) for v in a.ravel()): return None
+        if not all(map(is_binary, a.ravel())) or sets and any(isinstance(v, str) for v in a.ravel()): return None
         a = column_numbers(pd.DataFrame(a), 'labels', gaps=True)
     return a, names if names is not None else getattr(y, 'columns', None)
 
@@ -160,7 +160,7 @@ def as_sets(y, # label sets, texts or labels, one for each instance
     if len(kinds) > 1: raise ValueError('labels: expected all texts or all numbers, got both')
     return [[l.item() if isinstance(l, np.generic) else l for l in s] for s in sets]
 
-# %% ../../nbs/85_cells.ipynb #51df6d0b
+# %% ../../nbs/85_cells.ipynb #3c6cfe68
 def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,); a text such as 'a|b' is a set
                  names=None, # of the columns of a matrix
                  min_count: int = 0, # leave out labels with fewer instances
@@ -169,6 +169,7 @@ def label_matrix(y, # 0/1 matrix (N, L), label sets, or one label each (N,); a t
     ) -> tuple: # (N, L) uint8 (float32 where NaN is kept), array of L names
     "Multi-hot labels and their names."
     y = y.toarray() if hasattr(y, 'toarray') else y
+    if hasattr(y, '__array__') and not hasattr(y, '__len__'): y = np.asarray(y)
     if isinstance(y, (str, bytes, dict)) or not hasattr(y, '__len__'):
         raise ValueError(f'labels: expected a matrix or a list of label sets, got {type(y).__name__}')
     if getattr(y, 'ndim', 1) not in (1, 2):

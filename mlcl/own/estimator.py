@@ -24,8 +24,8 @@ from .options import check_output, plain, positive, whole
 from .pictures import Files
 from .report import READ
 
-# %% ../../nbs/83_estimator.ipynb #ceda5169
-DEFAULT_LOSS = 'bce' # the smallest mean regret in Macro-F1 on the page "Which loss for which data"
+# %% ../../nbs/83_estimator.ipynb #b9ae8e8e
+DEFAULT_LOSS = 'bce' # see below
 
 def repeats(weights: np.ndarray, # (N,) at least 0
             rng: np.random.RandomState
@@ -100,7 +100,7 @@ class _Fit:
             raise ValueError(f"unknown: expected None or 'absent' for {self.loss}, a contrastive loss, got 'mask'")
         self.n_unknown_ = 0 if (m := zero_one(dense(y))) is None else count_unknown(m[0], self.unknown)
 
-# %% ../../nbs/83_estimator.ipynb #a7e15ed1
+# %% ../../nbs/83_estimator.ipynb #4b8e86fe
 class _Parts:
     "What is trained on, and what chooses."
     def _parts(self, Y):
@@ -118,7 +118,7 @@ class _Parts:
         n = repeats(w, np.random.RandomState(self.seed_))
         parts = {k: np.repeat(i, n[i]) for k, i in parts.items()}
         if min(map(len, parts.values())) < 2:
-            raise ValueError('sample_weight: expected weights above 0 for more instances')
+            raise ValueError('sample_weight: expected weights above 0 for more instances, of several classes')
         return parts
 
 # %% ../../nbs/83_estimator.ipynb #c9be2779

@@ -93,11 +93,12 @@ def aligned(x, y):
     if a.is_unique and b.is_unique and a.isin(b).all():
         raise ValueError('data: expected X and y in the same order, got the same rows in another; use y.loc[X.index]')
 
-# %% ../../nbs/88_instances.ipynb #b24eda21
+# %% ../../nbs/88_instances.ipynb #8bbdbf78
 def kind_of(x) -> str: # 'text', 'image' or 'features'
     "What the instances are: texts, arrays (h, w) or (h, w, 3), or rows of numbers."
     if isinstance(x, Files) or getattr(x, 'ndim', 1) in (3, 4): return 'image'
     if hasattr(x, 'toarray'): return 'features'
+    if hasattr(x, '__array__') and not hasattr(x, '__iter__'): x = np.asarray(x)
     if not hasattr(x, '__iter__') or isinstance(x, dict):
         raise ValueError(f'X: expected instances, got {type(x).__name__}')
     if getattr(x, 'ndim', 1) == 2:

@@ -63,7 +63,7 @@ def _has_table(folder):
     try: return bool(table_file(folder))
     except ValueError: return False
 
-# %% ../../nbs/89_predict.ipynb #3a6d73b9
+# %% ../../nbs/89_predict.ipynb #db5da7a7
 def _free(name, taken, what):
     "A name that no other column has."
     while name in taken: name = f'{name} ({what})'
@@ -77,7 +77,8 @@ def _table(model, kept, ids, p, wide):
     sets = {} if wide else {_free('labels', taken, 'predicted'): [[l for l, yes in zip(labels, r) if yes] for r in on]}
     names = [_free(l, taken, 'predicted' if wide else 'probability') for l in labels]
     scores = pd.DataFrame(on.astype(int) if wide else p.astype(float).round(4), columns=names, index=kept.index)
-    return pd.concat([pd.DataFrame(first | sets, index=kept.index), kept, scores], axis=1)
+    first, sets = pd.DataFrame(first, index=kept.index), pd.DataFrame(sets, index=kept.index)
+    return pd.concat([first, kept, sets, scores], axis=1)
 
 # %% ../../nbs/89_predict.ipynb #e4e528f1
 def _model(model, path):

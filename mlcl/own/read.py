@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['NAMES', 'split_names', 'given_splits', 'read', 'checked', 'notes', 'found']
 
-# %% ../../nbs/80_read.ipynb #e87d682e
+# %% ../../nbs/80_read.ipynb #03f282a9
 import os, re
 from dataclasses import replace
 import numpy as np, pandas as pd
 from pathlib import Path
 from ..data import Dataset, digest, facts
 from ..data import split as stratify
-from .cells import as_text, cell_sets, count_unknown, label_matrix, missing, zero_one
+from .cells import as_text, cell_sets, count_unknown, is_binary, label_matrix, missing, zero_one
 from .instances import aligned, dense, instances, kind_of, table_of, texts
 from .options import shown, whole
 from .pictures import Files, check_images
@@ -80,14 +80,14 @@ def _found(t, rest, folder):
         if len(t) and isinstance(v := t[c].iloc[0], str) and os.path.isfile(folder/v): return dict(images=[c])
     return dict(features=rest)
 
-# %% ../../nbs/80_read.ipynb #98674385
+# %% ../../nbs/80_read.ipynb #873b2a80
 def _table_parts(data, text, images, features, labels, split, sep, encoding, allow_outside):
     "Name, instances, labels, split, columns and notices of a table."
     t, name, folder = table_of(data, encoding)
     if not len(t): raise ValueError(f'{name}: expected rows, got none')
     used, at, part, left = _roles(t, text, images, features, labels, split, folder)
     if len(at) > 1: y = pd.DataFrame(column_numbers(t[at], 'labels', gaps=True), columns=at)
-    elif sep is None and zero_one(t[at]) is not None and t[at[0]].notna().any():
+    elif sep is None and t[at[0]].map(is_binary).all() and t[at[0]].notna().any():
         raise ValueError('labels: expected at least 2 columns of 0 and 1, or one of label sets,'
                          f' got one of 0 and 1 ({at[0]})')
     else: y = cell_sets(t[at[0]].tolist(), sep)

@@ -43,55 +43,67 @@ def agree(facts: list, # of integers, equally many in all processes
 
 def join(x: Tensor, # (B, D) rows of this process
          name: str = 'x' # of the argument, for the message
-    ) -> tuple: # (N, D) rows of all processes in the order of ranks, in one format (float64 if anybody has it); position of the first own row
+    ) -> tuple: # (N, D) rows of all processes by rank, float64 if anybody has it; position of the first own row
     "The rows of all processes, with gradient."
-    sizes, columns, double, floating = zip(*agree([*x.shape, x.dtype == torch.float64, x.is_floating_point()], x.device))
+    mine = [*x.shape, x.dtype == torch.float64, x.is_floating_point()]
+    sizes, columns, double, floating = zip(*agree(mine, x.device))
     before = sum(sizes[:dist.get_rank()])
-    if len(set(columns)) > 1: raise ValueError(f"{name}: expected equally many columns in all processes, got {[*columns]}")
+    if len(set(columns)) > 1:
+        raise ValueError(f"{name}: expected equally many columns in all processes, got {[*columns]}")
     x = x.to(torch.float64 if any(double) else torch.float32) if any(floating) else x.long()
     return Sum.apply(F.pad(x, (0, 0, before, sum(sizes) - before - len(x)))), before
 
 # %% ../../nbs/32_processes.ipynb #eb7bd3ce
 def _joined(loss, pairs):
-    "Checked blocks of all processes, and the positions of the first own rows; an error of one process is raised by all."
+    "Checked blocks of all processes, and positions of the first own rows; an error of one process is raised by all."
     wrong, width, device = None, 0, pairs[0][0].device if isinstance(pairs[0][0], Tensor) else None
     try:
         width = loss.n_labels or common_width(*(y for _, y, _ in pairs)) or 0
         for x, y, name in pairs: _check(loss, x, y, name, width or None)
     except ValueError as e: wrong = e
-    count, widths, multi, bad = zip(*agree([len(pairs), width, any(y.ndim == 2 for _, y, _ in pairs) if not wrong else 0, wrong is not None], device))
+    wide = 0 if wrong else any(y.ndim == 2 for _, y, _ in pairs)
+    count, widths, multi, bad = zip(*agree([len(pairs), width, wide, wrong is not None], device))
     if wrong: raise wrong
-    if any(bad): raise ValueError(f"embeddings: expected valid input in all processes, got an error in process {bad.index(1)}")
-    if len(set(count)) > 1: raise ValueError(f"ref_embeddings: expected in all processes or in none, got them in {sum(c > 1 for c in count)} of {world()}")
+    if any(bad):
+        raise ValueError(f"embeddings: expected valid input in all processes, got an error in process {bad.index(1)}")
+    if len(set(count)) > 1:
+        some = sum(c > 1 for c in count)
+        raise ValueError(f"ref_embeddings: expected in all processes or in none, got them in {some} of {world()}")
     fixed = [w for w, m in zip(widths, multi) if m]
-    if fixed and {*fixed} != {max(widths)}: raise ValueError(f"labels: expected equally many columns in all processes, got {[*widths]}")
+    if fixed and {*fixed} != {max(widths)}:
+        raise ValueError(f"labels: expected equally many columns in all processes, got {[*widths]}")
     width, out = fixed[0] if fixed else max(widths), []
     for x, y, name in pairs:
-        (x, start), (y, _) = join(x, name + 'embeddings'), join(check_labels(y, len(x), width, x.device, name + 'labels'), name + 'labels')
+        y = check_labels(y, len(x), width, x.device, name + 'labels')
+        (x, start), (y, _) = join(x, name + 'embeddings'), join(y, name + 'labels')
         out.append((Block(x, y), start))
     return out
 
 def _check(loss, x, y, name, width):
     check_embeddings(x, name + 'embeddings')
-    if x.shape[1] != (loss.dim or x.shape[1]): raise ValueError(f"{name}embeddings: expected {loss.dim} columns like {loss.owner}, got {x.shape[1]}")
+    if x.shape[1] != (loss.dim or x.shape[1]):
+        raise ValueError(f"{name}embeddings: expected {loss.dim} columns like {loss.owner}, got {x.shape[1]}")
     check_labels(y, len(x), width, x.device, name + 'labels')
 
 # %% ../../nbs/32_processes.ipynb #14c50d71
 class Gathered(Wrapper):
-    "A contrastive loss over the joined batch of all processes, made for gradients that are averaged; alone it is the loss itself."
+    "A contrastive loss over the joined batch of all processes, for gradients that are averaged; alone it is the loss."
     def forward(self, embeddings, labels, ref_embeddings=None, ref_labels=None):
         if world() == 1: return self.loss(embeddings, labels, ref_embeddings, ref_labels)
-        pairs = [(embeddings, labels, '')] + [(ref_embeddings, ref_labels, 'ref_')]*(ref_embeddings is not None or ref_labels is not None)
+        pairs = [(embeddings, labels, '')]
+        if ref_embeddings is not None or ref_labels is not None: pairs.append((ref_embeddings, ref_labels, 'ref_'))
         (batch, start), *given = _joined(self, pairs)
         refs = given[0][0] if given else batch
         anchors, refs = self.loss.blocks(batch, refs)
         mean = {id(b): b._replace(embeddings=Sum.apply(b.embeddings) / world()) for b in refs if b.prototypes}
-        mine = [slice(dist.get_rank(), None, world()) if id(a) in mean else slice(start, start + len(embeddings)) for a in anchors]
+        shared, own = slice(dist.get_rank(), None, world()), slice(start, start + len(embeddings))
+        mine = [shared if id(a) in mean else own for a in anchors]
         me = [positions(a, refs)[i] for a, i in zip(anchors, mine)]
         own = [Block(mean.get(id(a), a).embeddings[i], a.labels[i]) for a, i in zip(anchors, mine)]
         total, found = contrast_sum(own, [mean.get(id(r), r) for r in refs], self.weight, self.how, me, self.live)
         total, found = Sum.apply(total), Sum.apply(found)
-        if found == 0: warnings.warn(NoPositivesWarning("no anchor of any process shares a label with any reference: the loss is 0"))
+        if found == 0:
+            warnings.warn(NoPositivesWarning("no anchor of any process shares a label with a reference: the loss is 0"))
         return total / (self.count(batch.labels) or found.clamp(min=1))
 
 # %% ../../nbs/32_processes.ipynb #9c765659
@@ -116,9 +128,10 @@ def _process(f, rank, n, url, cases):
 def value_and_gradients(loss: nn.Module, # a contrastive loss
                         parts: list, # (x, labels) of each process
                         model: nn.Module = None # makes embeddings of x; None: x are embeddings
-    ) -> list: # arrays: value, gradient by x of this process, gradients by the parameters of the loss, then of the model
+    ) -> list: # arrays: value, gradient by x of this process, gradients by parameters of the loss, then of the model
     "What this process gets from `backward`; without a process group, on all parts joined."
-    (x, y), (loss, model) = parts[dist.get_rank()] if world() > 1 else map(torch.cat, zip(*parts)), copy.deepcopy((loss, model))
+    x, y = parts[dist.get_rank()] if world() > 1 else map(torch.cat, zip(*parts))
+    loss, model = copy.deepcopy((loss, model))
     x, encode = x.clone().requires_grad_(), model or nn.Identity()
     if model and world() > 1: encode = DistributedDataParallel(model)
     value = Gathered(loss)(encode(x), y)

@@ -42,7 +42,8 @@ def enqueue(self: LabelQueue,
     "Put a batch in; of a batch larger than the queue the last rows stay."
     (size, dim), n_labels, device = self.embeddings.shape, self.labels.shape[1], self.labels.device
     check_embeddings(embeddings)
-    if embeddings.shape[1] != dim: raise ValueError(f"embeddings: expected {dim} columns like the queue, got {embeddings.shape[1]}")
+    if embeddings.shape[1] != dim:
+        raise ValueError(f"embeddings: expected {dim} columns like the queue, got {embeddings.shape[1]}")
     labels, n = check_labels(labels, len(embeddings), n_labels, device, like=' like the queue'), len(embeddings)
     at = (self.pointer + torch.arange(n, device=device))[-size:] % size
     self.embeddings[at], self.labels[at] = embeddings[-size:].to(self.embeddings), labels[-size:].bool()
@@ -55,7 +56,8 @@ class Wrapper(nn.Module):
     def __init__(self, loss: nn.Module # a contrastive loss
                 ):
         super().__init__()
-        if getattr(loss, 'route', None) != 'embeddings': raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
+        if getattr(loss, 'route', None) != 'embeddings':
+            raise ValueError(f"loss: expected a contrastive loss, got {type(loss).__name__}")
         self.loss = loss
     def __getattr__(self, name):
         try: return super().__getattr__(name)
@@ -78,8 +80,11 @@ class WithQueue(Wrapper):
         super().__init__(loss)
         self.queue, (dim, n_labels) = queue, (queue.embeddings.shape[1], queue.labels.shape[1])
         if loss.dim not in (None, dim): raise ValueError(f"queue: expected dim={loss.dim} like the loss, got {dim}")
-        if loss.n_labels not in (None, n_labels): raise ValueError(f"queue: expected n_labels={loss.n_labels} like the loss, got {n_labels}")
-        if not takes_references(loss): raise ValueError(f"loss: expected one that compares with instances, got {type(loss).__name__}, which would ignore the queue")
+        if loss.n_labels not in (None, n_labels):
+            raise ValueError(f"queue: expected n_labels={loss.n_labels} like the loss, got {n_labels}")
+        if not takes_references(loss):
+            raise ValueError("loss: expected one that compares with instances, got "
+                             f"{type(loss).__name__}, which would ignore the queue")
     dim = property(lambda self: self.queue.embeddings.shape[1])
     n_labels = property(lambda self: self.queue.labels.shape[1])
     def blocks(self, batch, refs):
@@ -93,7 +98,7 @@ def momentum_update(key: nn.Module, # the key model, changed in place
                     model: nn.Module, # of the same architecture
                     m: float = .999 # momentum in [0, 1]: 0 copies, 1 changes nothing
     ):
-    "key ← m·key + (1 − m)·model for parameters and floating buffers; other buffers are copied (MoCo, arXiv 1911.05722)."
+    "key ← m·key + (1 − m)·model, for parameters and floating buffers; others are copied (MoCo, arXiv 1911.05722)."
     if not 0 <= check_number(m, 'm', positive=False) <= 1: raise ValueError(f"m: expected a number in [0, 1], got {m}")
     for k, q in zip([*key.parameters(), *key.buffers()], [*model.parameters(), *model.buffers()], strict=True):
         k.lerp_(q.to(k.dtype), 1 - m) if k.is_floating_point() else k.copy_(q)
@@ -103,7 +108,8 @@ class QueueCallback(Callback):
     "After each step the key model follows, encodes the batch, and puts embeddings and labels into the queue."
     def __init__(self, queue: LabelQueue, # the queue that the loss uses
                  m: float = .999): self.queue, self.m = queue, m
-    def before_fit(self): self.key = copy.deepcopy(self.model, {id(self.queue): self.queue}).requires_grad_(False).eval()
+    def before_fit(self):
+        self.key = copy.deepcopy(self.model, {id(self.queue): self.queue}).requires_grad_(False).eval()
     def after_step(self):
         momentum_update(self.key, self.model, self.m)
         with torch.no_grad(): self.queue.enqueue(self.key(*self.xb), self.yb[0])

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/45_study.ipynb #d9dd0bdb
+from ..extras import need
+
+# %% ../../nbs/45_study.ipynb #6d04c0f1
+need('study', 'mlcl.study')
+
 # %% ../../nbs/45_study.ipynb #fcad3049
 from mlcl.study.experiment import *
 from mlcl.study.run import *

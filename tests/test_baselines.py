@@ -1,0 +1,129 @@
+"What everybody tries first: the models are scikit-learn's, on the same split, and what is saved is the same again."
+import dataclasses
+import numpy as np, pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from mlcl.data import take
+from mlcl.metrics import scores
+from mlcl.own import read
+from mlcl.own import baselines as b
+from mlcl.own.views import Colours, Numbers
+from own_data import noisy, numbers, pictures, registry, scratch
+
+
+@pytest.fixture(scope='module')
+def ds(): return read(noisy(), text='text')
+
+
+def own_scores(ds, c):
+    "Scores of a linear SVM as one would write it oneself."
+    tfidf = TfidfVectorizer(token_pattern=r'\w+', ngram_range=(1, 2), sublinear_tf=True)
+    x = {k: take(ds.x, i) for k, i in ds.splits.items()}
+    rows, y = tfidf.fit_transform(x['train']), ds.y[ds.splits['train']]
+    models = [LinearSVC(C=c, random_state=0).fit(rows, y[:, l]) for l in range(ds.n_labels)]
+    return np.stack([m.decision_function(tfidf.transform(x['test'])) for m in models], 1)
+
+
+def test_tfidf_and_svm_are_those_of_scikit_learn(ds):
+    r = b.fit_baseline(ds, 'tfidf_svm').readouts['scores|label']
+    np.testing.assert_allclose(r.p['test'], own_scores(ds, r.info['strength']), atol=1e-5)
+
+
+def test_logistic_regression_is_that_of_scikit_learn():
+    ds = read(numbers())
+    r = b.fit_baseline(ds, 'logistic').readouts['scores@0']
+    view, y = Numbers().fit(ds), ds.y[ds.splits['train']]
+    x = {k: np.asarray(ds.x[i]) for k, i in ds.splits.items()}
+    scaled = {k: (v - x['train'].mean(0))/x['train'].std(0) for k, v in x.items()}
+    ref = [LogisticRegression(C=r.info['strength'], max_iter=500).fit(scaled['train'], y[:, l]).decision_function(scaled['test']) for l in range(3)]
+    np.testing.assert_allclose(view(x['test']), scaled['test'], atol=1e-5)
+    np.testing.assert_allclose(r.p['test'], np.stack(ref, 1), atol=.02)
+    assert scores(ds.y[ds.splits['test']], r.p['test'], 0.)['macro_f1'] > .85
+
+
+def test_strength_and_thresholds_come_from_validation_data(ds):
+    other = ds.y.copy()
+    other[ds.splits['test']] = 1 - other[ds.splits['test']]
+    for name in ('tfidf_svm', 'frequent'):
+        one, two = (b.fit_baseline(d, name).readouts for d in (ds, dataclasses.replace(ds, y=other)))
+        for k in one: np.testing.assert_array_equal(one[k].threshold, two[k].threshold)
+
+
+def test_the_most_frequent_labels_are_the_same_for_all(ds):
+    r = b.fit_baseline(ds, 'frequent').readouts['scores|global']
+    assert (r.p['test'] == r.p['test'][0]).all()
+    np.testing.assert_allclose(r.p['test'][0] + .5, ds.y[ds.splits['train']].mean(0))
+
+
+def test_which_baselines_for_which_data(ds, tmp_path, monkeypatch):
+    monkeypatch.setattr(b, 'pretrained', lambda kind: None)
+    assert b.baselines_for(ds) == ['frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm']
+    assert b.baselines_for(read(numbers())) == ['frequent', 'logistic', 'forest']
+    assert b.baselines_for(read(pictures(tmp_path))) == ['frequent', 'colours_logistic']
+    monkeypatch.setattr(b, 'pretrained', lambda kind: 'hf:x:frozen')
+    assert b.baselines_for(ds)[-2:] == ['frozen_logistic', 'both_logistic']
+    with pytest.raises(ValueError, match='name: expected one of frequent, tfidf_svm.* got .forest'): b.fit_baseline(ds, 'forest')
+
+
+def test_forest_learns_and_knows_a_label_of_every_instance():
+    x, y = numbers()
+    y[:, 2] = 1
+    ds = read((x, y))
+    p = b.fit_baseline(ds, 'forest').readouts['scores@0'].p['test']
+    assert (p[:, 2] == .5).all() and ((p[:, :2] > 0) == ds.y[ds.splits['test']][:, :2]).mean() > .8
+
+
+def test_colours(tmp_path):
+    ds = read(pictures(tmp_path))
+    assert b.fit_baseline(ds, 'colours_logistic').readouts['scores|label'].info['val_macro_f1'] > .9
+    red = np.zeros((1, 8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    assert np.flatnonzero(Colours()(red)[0]).tolist() == [7*64]
+
+
+def test_records_are_as_those_of_a_run(ds, tmp_path, monkeypatch):
+    from mlcl.stats import leaderboard
+    from mlcl.study import attempt, stored_scores
+    monkeypatch.setenv('MLCL_RESULTS', str(tmp_path))
+    exp = b.simple(ds, 'tfidf_svm')
+    recs = attempt(exp, 'baseline', lambda e: b.run_baseline(ds, e))
+    assert not any('error' in r for r in recs) and {r['readout'] for r in recs} == {'scores|label', 'scores|global', 'scores@0'}
+    t = leaderboard(recs, checkpoint='best')
+    assert (t.lower < t['mean']).all() and (t['mean'] < t.upper).all()
+    held = stored_scores(exp.id)
+    np.testing.assert_array_equal(held['labels', '', 'val'], ds.y[ds.splits['val']])
+    assert b.simple(ds, 'tfidf_svm').id == exp.id != b.simple(ds, 'chars_svm').id
+
+
+@pytest.mark.parametrize('name', ['tfidf_logistic', 'chars_svm'])
+def test_saved_and_loaded(ds, tmp_path, name):
+    one = b.BaselineClassifier(name).fit_dataset(ds)
+    one.save(path := tmp_path/'m.safetensors')
+    two, x = b.load_baseline(path), take(ds.x, ds.splits['test'])
+    np.testing.assert_allclose(two.predict_proba(x), one.predict_proba(x), rtol=1e-6)
+    assert two.classes_.tolist() == ds.labels and two.predict_labels(x) == one.predict_labels(x) and b.is_baseline(path)
+    p = one.predict_proba(x)
+    assert ((p > 0) & (p < 1)).all() and abs(p.mean() - ds.y[ds.splits['test']].mean()) < .15
+
+
+def test_saved_numbers_and_colours(tmp_path):
+    for ds, name in ((read(numbers()), 'logistic'), (read(pictures(tmp_path)), 'colours_logistic')):
+        one = b.BaselineClassifier(name).fit_dataset(ds)
+        one.save(path := tmp_path/'m.safetensors')
+        x = take(ds.x, ds.splits['test'])
+        np.testing.assert_allclose(b.load_baseline(path).predict_proba(x), one.predict_proba(x), rtol=1e-5)
+
+
+def test_what_cannot_be_saved_or_loaded_says_so(ds, tmp_path):
+    forest = b.BaselineClassifier('forest').fit_dataset(read(numbers()))
+    with pytest.raises(ValueError, match='save: expected a linear model'): forest.save(tmp_path/'m.safetensors')
+    assert not b.is_kept('forest') and b.is_kept('tfidf_svm') and b.is_kept('bce')
+    one = b.BaselineClassifier('tfidf_svm').fit_dataset(ds)
+    with pytest.raises(ValueError, match='ends in .safetensors'): one.save(tmp_path/'m.pt')
+    (tmp_path/'x.safetensors').write_text('not a model')
+    assert not b.is_baseline(tmp_path/'x.safetensors') and not b.is_baseline(tmp_path/'none.safetensors')
+    with pytest.raises(ValueError, match='expected a baseline'): b.load_baseline(tmp_path/'x.safetensors')
+    one.thresholds_ = np.full_like(one.thresholds_, np.nan)
+    one.save(tmp_path/'m.safetensors')
+    with pytest.raises(ValueError, match='finite thresholds'): b.load_baseline(tmp_path/'m.safetensors')
