@@ -40,10 +40,10 @@ def test_compare_reports(compared):
     out, res, lines = compared
     assert json.loads((out/'report.json').read_text()) == json.loads(json.dumps(res))
     assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} and all(r['seeds'] == 2 for r in res['losses'])
-    val = [r['val_macro_f1'] for r in res['losses']]
-    assert val == sorted(val, reverse=True) and val[0] > .6
+    val = [r['val_macro_f1'] + r['val_micro_f1'] for r in res['losses']]
+    assert val == sorted(val, reverse=True) and val[0] > 1.2
     rows = res['losses'] + res['baselines']
-    top = max(rows, key=lambda r: (r['val_macro_f1'], r['baseline'])) # a baseline comes before a loss that is no better
+    top = max(rows, key=lambda r: (r['val_macro_f1'] + r['val_micro_f1'], r['baseline'])) # a baseline comes before a loss that is no better
     assert res['take'] == top['loss'] and top['behind'] == [None]*3
     for r in rows:
         if r is not top: assert r['behind'][0] == pytest.approx(top['macro_f1'] - r['macro_f1'], abs=2e-5)
@@ -51,9 +51,10 @@ def test_compare_reports(compared):
     recs = Store(out/'records').read()
     assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'baseline', 'compare'}
     for r in rows: # validation data alone choose the readout
-        of = lambda split: {k: np.mean([x['metrics']['macro_f1'] for x in recs if x['study'] != 'trial' and (x['loss'], x['readout'], x['split']) == (r['loss'], k, split)])
+        of = lambda split, m='macro_f1': {k: np.mean([x['metrics'][m] for x in recs if x['study'] != 'trial' and (x['loss'], x['readout'], x['split']) == (r['loss'], k, split)])
                             for k in READ if k in {x['readout'] for x in recs if x['loss'] == r['loss']}}
-        assert r['val_macro_f1'] == pytest.approx(max(of('val').values()), abs=2e-5) == pytest.approx(of('val')[r['readout']], abs=2e-5)
+        both = {k: v + of('val', 'micro_f1')[k] for k, v in of('val').items()}
+        assert both[r['readout']] == max(both.values()) and r['val_macro_f1'] == pytest.approx(of('val')[r['readout']], abs=2e-5)
         assert r['macro_f1'] == pytest.approx(of('test')[r['readout']], abs=2e-5)
     assert [l['label'] for l in res['labels']] == sorted(WORDS) and f" {res['take']} (" in res['recommendation'][:60]
     assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum(l.startswith('[') and 'val Macro-F1' in l for l in lines) == 6
@@ -198,14 +199,14 @@ def test_time_budget(tmp_path, monkeypatch):
 
 
 def test_recommendation():
-    row = lambda loss, behind: dict(loss=loss, readout='probe', val_macro_f1=.5, macro_f1=.5, lower=.4, upper=.6, behind=behind)
+    row = lambda loss, behind: dict(loss=loss, readout='probe', val_macro_f1=.5, val_micro_f1=.6, macro_f1=.5, lower=.4, upper=.6, behind=behind)
     said = recommend([row('reg', [None]*3), row('bce', [.01, -.01, .03]), row('asl', [.1, .05, .15]), row('db', [-.1, -.2, -.01])])
     assert said.startswith('Take reg') and 'better than asl' in said and 'told apart from bce — bce is the simplest' in said and 'But db did better' in said
     assert recommend([row('reg', [None]*3)]).endswith('on test data.')
 
 
 def test_a_baseline_that_wins_is_said_first():
-    row = lambda name, behind, baseline=False: dict(loss=name, baseline=baseline, about='words, linear SVM', readout='x|label', val_macro_f1=.5,
+    row = lambda name, behind, baseline=False: dict(loss=name, baseline=baseline, about='words, linear SVM', readout='x|label', val_macro_f1=.5, val_micro_f1=.6,
                                                     macro_f1=.5, lower=.4, upper=.6, behind=behind, seconds=3.)
     said = recommend([row('tfidf_svm', [None]*3, True), row('chars_svm', [.01, -.1, .1], True), row('bce', [.031, .01, .05])])
     assert said.startswith('Take the baseline tfidf_svm (words, linear SVM)') and 'The best loss, bce, took 3 s and is behind by 0.031 [0.010, 0.050]' in said
@@ -214,7 +215,7 @@ def test_a_baseline_that_wins_is_said_first():
 
 
 def test_ties_go_to_the_baseline():
-    of = lambda name: dict(dataset='d', loss=name, readout='x|label', split='val', checkpoint='best', seed=0, encoder='', fraction=1., settings={}, metrics=dict(macro_f1=.5))
+    of = lambda name: dict(dataset='d', loss=name, readout='x|label', split='val', checkpoint='best', seed=0, encoder='', fraction=1., settings={}, metrics=dict(macro_f1=.5, micro_f1=.5))
     best = import_module('mlcl.own.report')._best
     assert best([of('bce'), of('tfidf_svm')]).index[0] == 'tfidf_svm' == best([of('tfidf_svm'), of('bce')]).index[0]
 

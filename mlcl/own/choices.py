@@ -12,6 +12,7 @@ __all__ = ['SENTENCES', 'PICTURES', 'FROM_SCRATCH', 'LEARNING_RATES', 'OPTIONS',
 import math
 import numpy as np
 from dataclasses import dataclass, replace
+from functools import partial
 from ..data import Dataset, data_dir
 from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
@@ -108,6 +109,11 @@ def solved(outputs, ys, strength: float # as chosen on validation data
     one = fit.weight[fit.strengths.index(strength)]
     return Probe([], one[None, None], fit.mean, fit.factor, best=0)
 
+def _validated(found, y_val, name):
+    "Macro plus Micro-F1 of a readout on validation data."
+    s = scores(y_val, found[name].p['val'], found[name].threshold)
+    return s['macro_f1'] + s['micro_f1']
+
 def choose_readout(outputs: dict, # split → outputs of a trained network, as for `read_out`
                    ys: dict, # split → (n, L) labels
                    loss: str, # short name
@@ -115,13 +121,13 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
                    readout: str = None, # one of them; default: the best on validation data
                    seed: int = 0 # of the probes that are trained
     ) -> tuple: # name, `Probe` or None, (L,) thresholds of probabilities
-    "The readout with the best validation Macro-F1; `ValueError` for one that the loss does not have."
+    "The readout with the best mean of Macro and Micro-F1 on validation data; `ValueError` for one that the loss does not have."
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
     if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in COUNTED[thresholds] if k in found]
     if readout not in (None, *known):
         raise ValueError(f"readout: expected one of {', '.join(known)} for {loss}, got {readout!r}")
-    name = readout or max(known, key=lambda k: found[k].info['val_macro_f1'])
+    name = readout or max(known, key=partial(_validated, found, ys['val']))
     best, n_labels = found[name], np.shape(ys['val'])[1]
     if thresholds == .5: return name, best.probe, np.full(n_labels, .5)
     probe = solved(outputs, ys, best.info['strength']) if name.startswith('linear') else None

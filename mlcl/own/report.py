@@ -74,10 +74,16 @@ def _failed(store, exps):
 
 # %% ../../nbs/82_report.ipynb #9ba4f576
 def _best(recs):
-    "The best readout of each loss by validation data; a baseline comes before a loss that is no better."
-    val = leaderboard(recs, split='val', checkpoint='best').drop_duplicates('loss').set_index('loss')
-    simple = val.index.isin(list(BASELINES))
-    return val.assign(simple=~simple).sort_values(['mean', 'simple'], ascending=[False, True], kind='stable')
+    "The best readout of each loss by the mean of Macro and Micro-F1; a baseline comes before a loss that is no better."
+    macro, micro = (_validation(recs, m) for m in ('macro_f1', 'micro_f1'))
+    val = macro.assign(macro=macro['mean'], micro=micro['mean'], mean=(macro['mean'] + micro['mean'])/2).reset_index()
+    val['complex'] = ~val['loss'].isin(list(BASELINES))
+    val = val.sort_values(['mean', 'complex'], ascending=[False, True], kind='stable')
+    return val.drop_duplicates('loss').set_index('loss')
+
+def _validation(recs, metric):
+    "Leaderboard of a metric on validation data, by loss and readout."
+    return leaderboard(recs, metric, split='val', checkpoint='best').set_index(['loss', 'readout'])
 
 def _rows(ds, recs, mine, val):
     "A row for each loss and baseline, best first on validation data."
@@ -91,7 +97,8 @@ def _rows(ds, recs, mine, val):
         what = dict(baseline=l in BASELINES, about='', seeds=int(v.n_seeds))
         if l in BASELINES: what |= dict(about=BASELINES[l].about, seeds=1)
         test = {m: b['mean'][l] for m, b in boards.items()} | {k: boards['macro_f1'][k][l] for k in ('lower', 'upper')}
-        res.append(dict(loss=l, **what, readout=v.readout, val_macro_f1=v['mean'], **test, behind=list(gap.values()),
+        known = dict(readout=v.readout, val_macro_f1=v['macro'], val_micro_f1=v['micro'])
+        res.append(dict(loss=l, **what, **known, **test, behind=list(gap.values()),
                         seconds=np.mean([r['seconds'] for r in mine if r['loss'] == l])))
     return res
 
@@ -157,8 +164,10 @@ def recommend(rows: list) -> str: # some sentences
     top, rest = rows[0], rows[1:]
     simple = top.get('baseline')
     name = f"the baseline {top['loss']} ({top['about']})" if simple else f"{top['loss']} (readout {top['readout']})"
-    val, test = top['val_macro_f1'], _interval(top['macro_f1'], top['lower'], top['upper'])
-    res = f"Take {name}: it has the best Macro-F1 on validation data, {val:.3f}, and {test} on test data."
+    test = _interval(top['macro_f1'], top['lower'], top['upper'])
+    macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
+    best = f'it has the best mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f})'
+    res = f'Take {name}: {best}, and Macro-F1 {test} on test data.'
     return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
 # %% ../../nbs/82_report.ipynb #7b7edcbc
@@ -228,10 +237,11 @@ def _figures(ds, res):
 # %% ../../nbs/82_report.ipynb #869872b3
 def _board(res):
     "Rows of the table of losses and baselines, in the order of their validation score."
-    rows = sorted(res['losses'] + res['baselines'], key=lambda r: (r['loss'] != res['take'], -r['val_macro_f1']))
+    def place(r): return r['loss'] != res['take'], -r['val_macro_f1'] - r['val_micro_f1']
+    rows = sorted(res['losses'] + res['baselines'], key=place)
     return [{'model': r['loss'] + ' (baseline)'*r['baseline'], 'readout': r['readout'],
-             'validation': r['val_macro_f1'], 'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']),
-             'behind': _interval(*r['behind']), 'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'],
+             'validation': f"{r['val_macro_f1']:.3f} / {r['val_micro_f1']:.3f}",
+             'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']), 'behind': _interval(*r['behind']), 'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'],
              'time': minutes(r['seconds'])} for r in rows]
 
 # %% ../../nbs/82_report.ipynb #254e46d3
