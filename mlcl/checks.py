@@ -57,8 +57,9 @@ def check_gradient(f, # function of one tensor that returns a scalar
                    numeric: bool = True # also compare with central differences (not for losses with a stop-gradient)
     ) -> float: # largest difference found
     "Assert that `expected` is the gradient of `f` at `x`."
-    if x.dtype != torch.float64: raise ValueError(f"x: expected float64, got {x.dtype}; smaller formats cannot show 1e-10")
-    if expected.shape != x.shape: raise ValueError(f"expected: expected shape {tuple(x.shape)} like x, got {tuple(expected.shape)}")
+    if x.dtype != torch.float64: raise ValueError(f"x: expected float64, got {x.dtype}, too coarse for 1e-10")
+    if expected.shape != x.shape:
+        raise ValueError(f"expected: expected shape {tuple(x.shape)} like x, got {tuple(expected.shape)}")
     x = x.detach().clone().requires_grad_()
     auto, = torch.autograd.grad(f(x), x)
     gap = (auto - expected).abs().max().item()
@@ -93,7 +94,8 @@ def label_batches(n: int = 8, # number of instances in the regular batches
     empty = y.clone(); empty[::3] = 0
     return {'random': y, 'long tail': random_labels(n, n_labels, tail=1.), 'with empty sets': empty,
             'one-hot': torch.eye(n_labels, dtype=torch.float64)[torch.arange(n) % n_labels],
-            'nobody shares': torch.eye(n_labels, dtype=torch.float64), 'all labels': torch.ones(n, n_labels, dtype=torch.float64),
+            'nobody shares': torch.eye(n_labels, dtype=torch.float64),
+            'all labels': torch.ones(n, n_labels, dtype=torch.float64),
             'all empty': torch.zeros(n, n_labels, dtype=torch.float64), 'identical': y[:1].repeat(n, 1),
             'batch of one': y[:1], 'one label': torch.ones(n, 1, dtype=torch.float64)}
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UnknownColumnsWarning', 'predict', 'per_label_f1', 'mean_average_precision', 'lrap', 'ndcg', 'coverage_error',
-           'tune_threshold', 'tune_thresholds', 'resample', 'replicates', 'bootstrap', 'scores']
+           'tune_threshold', 'tune_thresholds', 'resample', 'replicates', 'pack', 'unpack', 'bootstrap', 'scores']
 
 # %% ../nbs/03_metrics.ipynb #946305b4
 from .extras import need
@@ -13,7 +13,7 @@ from .extras import need
 need('study', 'mlcl.metrics')
 
 # %% ../nbs/03_metrics.ipynb #5072b12e
-import warnings, numpy as np
+import base64, warnings, numpy as np
 from numbers import Integral, Real
 from sklearn import metrics as sk
 
@@ -261,6 +261,24 @@ def replicates(y, # (N, L) labels; NaN: unknown
     if metric == 'lrap': return _ratio(counts, np.where(y.any(1), _average_precision(y, p), 1.)*some, some)
     if metric == 'hamming': return _ratio(counts, (y != p).sum(1), known.sum(1))
     return _f1_replicates(y, p, counts, metric[:5])
+
+# %% ../nbs/03_metrics.ipynb #c3ffd793
+def pack(values # (n,) numbers
+    ) -> str: # mean, step and the bytes, as text
+    "Values on resamples in about one character each; `unpack` undoes it up to half a step."
+    v = np.asarray(values, float)
+    mean, far = v.mean(), np.abs(v - v.mean()).max()
+    step = far/127 or 1.
+    steps = np.rint((v - mean)/step).clip(-127, 127).astype(np.int8)
+    return f'{mean:.7g} {step:.4g} ' + base64.b64encode(steps.tobytes()).decode()
+
+# %% ../nbs/03_metrics.ipynb #6b880231
+def unpack(text # from `pack`, or plain numbers
+    ) -> np.ndarray: # (n,)
+    "The values of a record's `replicates`."
+    if not isinstance(text, str): return np.asarray(text, float)
+    mean, step, data = text.split()
+    return float(mean) + float(step)*np.frombuffer(base64.b64decode(data), np.int8)
 
 # %% ../nbs/03_metrics.ipynb #cfb7dc0e
 def bootstrap(y, # (N, L) labels; NaN: unknown

@@ -80,7 +80,9 @@ def bars(table: dict, # name → {group: (mean, lower, upper)}
     ): # the axes
     "Draw grouped bars with intervals: one colour and hatch per name, one cluster per group."
     if not table: raise ValueError("table: expected at least one name, got none")
-    t = pd.concat({n: pd.DataFrame({g: [*map(float, v)] for g, v in row.items()}, ['mean', 'lower', 'upper']).T for n, row in table.items()})
+    parts = ['mean', 'lower', 'upper']
+    of = {n: pd.DataFrame({g: [*map(float, v)] for g, v in row.items()}, parts).T for n, row in table.items()}
+    t = pd.concat(of)
     ax = sns.barplot(ends(t.reset_index(names=['name', 'group'])), x='group', y='value', hue='name', saturation=1,
                      palette={n: loss_style(n)['color'] for n in table}, capsize=.3, err_kws=dict(lw=1, color='black'),
                      ax=ax or plt.subplots()[1], **ENDS)

@@ -67,7 +67,7 @@ def check_network(spec: dict # the configuration of a Hugging Face network
     return {k: v for k, v in spec.items() if k in known and k != 'transformers_version'}
 
 # %% ../nbs/39_saved.ipynb #901e6e7e
-class Encoder(BaseModel, extra='forbid', strict=True):
+class EncoderNote(BaseModel, extra='forbid', strict=True):
     "Which encoder, and how it is made."
     name: str
     spec: str
@@ -125,7 +125,7 @@ class Saved(BaseModel, strict=True):
     "What the file of a model says of it; further facts are ignored."
     format: Literal['mlcl 1']
     loss: Literal[tuple(LOSSES)]
-    encoder: Encoder
+    encoder: EncoderNote
     n_labels: COUNT
     label_counts: list[Annotated[int, Field(ge=0)]]
     settings: Settings
@@ -151,12 +151,12 @@ class Saved(BaseModel, strict=True):
         return self
 
 # %% ../nbs/39_saved.ipynb #2ec1a794
-WHOLE = ('num_batches_tracked', 'position_ids', 'token_type_ids') # the ends of names of tensors of whole numbers
+INTEGERS = ('num_batches_tracked', 'position_ids', 'token_type_ids') # the ends of names of tensors of whole numbers
 
 def _check_tensors(tensors, facts):
     "`ValueError` where a tensor cannot be part of such a model."
     for k, t in tensors.items():
-        if not t.is_floating_point() and not k.endswith(WHOLE):
+        if not t.is_floating_point() and not k.endswith(INTEGERS):
             raise ValueError(f'{k}: expected floating-point numbers, got {str(t.dtype).removeprefix("torch.")}')
         if not torch.isfinite(t).all(): raise ValueError(f'{k}: expected finite numbers')
         if k.startswith('best.') and getattr(tensors.get(k[5:]), 'shape', None) != t.shape:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .metrics import replicates, resample
-from .study import unpack
+from .metrics import unpack
 
 # %% ../nbs/46_stats.ipynb #1efd7eee
 def _values(values, at_least, name='values'):

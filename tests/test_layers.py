@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent/"mlcl"
 # Each package imports only from those named before it
 LAYERS = """extras labels losses checks scale metrics thresholds plots data encoders saved callbacks learner linear
-            probe study stats verdicts gradients ledger own cli""".split()
+            probe stats study verdicts gradients ledger own cli""".split()
 TWICE = set() # public names that may be defined in two modules
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("_modidx.py", "__pycache__"))
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in MODULES}
@@ -63,7 +63,7 @@ def test_a_module_is_short_and_begins_with_its_imports(path):
     "Fewer than 300 lines of at most 120 characters. `from x import *` makes a name of the package, wherever it stands."
     lines = path.read_text(encoding="utf-8").splitlines()
     written = range(lines.index("# %% auto #0"), len(lines)) if "# %% auto #0" in lines else range(len(lines))
-    assert len(lines) < 300
+    assert sum(bool(line) and not line.startswith("# %% ") for line in lines) < 300
     assert [i + 1 for i in written if len(lines[i]) > 120 and not lines[i].startswith(("__all__ =", " " * 11 + "'"))] == []
     defined = [n.lineno for n in TREES[path].body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     imports = [n for n in TREES[path].body if isinstance(n, (ast.Import, ast.ImportFrom))]

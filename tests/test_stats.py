@@ -7,7 +7,7 @@ from scipy import stats as ss
 from mlcl.metrics import bootstrap, replicates, resample
 from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
                         wilcoxon)
-from mlcl.study import pack, unpack
+from mlcl.metrics import pack, unpack
 from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, p_value, smallest, stratified,
                            verdict, within, witnesses)
 

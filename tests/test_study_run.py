@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 from mlcl import study
-from mlcl.study import Experiment, pack, unpack
+from mlcl.metrics import pack, unpack
+from mlcl.study import Experiment
 
 DESIGN = set('id dataset encoder loss settings fraction seed readout split metrics per_label_f1 seconds device versions data_sha256'.split())
 

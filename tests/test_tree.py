@@ -144,7 +144,7 @@ def code_lines(path):
 
 def test_size():
     "The package stays small enough to read in an afternoon."
-    assert sum(len(code_lines(p)) for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py") < 5400
+    assert sum(len(code_lines(p)) for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py") < 7_200
 
 
 def test_no_device_is_written_down():

@@ -22,7 +22,7 @@ VOC = 'https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/'
 PUBLISHED = dict( # name → what its publishers say of it; archives: file → address#checksum, for `get`
     voc2007=dict(kind='image', title='photographs, 20 kinds of objects', instances=9_963, labels=20,
         terms='photographs under the terms of Flickr', reference='Everingham et al. 2010',
-        source='host.robots.ox.ac.uk/pascal/VOC/voc2007: VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar, unpacked',
+        source='host.robots.ox.ac.uk/pascal/VOC/voc2007: VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar',
         archives={f'VOC{k}_06-Nov-2007.tar': f'{VOC}VOC{k}_06-Nov-2007.tar#md5:{md5}' for k, md5 in (
             ('trainval', 'c52e279531787c972589f7e41ab4ae64'), ('test', 'b6e924de25625d8de591ea690078ad9f'))}),
     coco=dict(kind='image', title='photographs, 80 kinds of objects', instances=122_218, labels=80,
@@ -162,7 +162,7 @@ def _instances(path):
     for a in d['annotations']: sets.setdefault(files[a['image_id']], set()).add(names[a['category_id']])
     return sets
 
-@_published('coco', 'annotations/instances_train2014.json', 'annotations/instances_val2014.json', 'train2014', 'val2014')
+@_published('coco', *(f'annotations/instances_{s}2014.json' for s in ('train', 'val')), 'train2014', 'val2014')
 def _coco(train, val, train_pictures, val_pictures):
     sets = {folder.name: _instances(path) for path, folder in ((train, train_pictures), (val, val_pictures))}
     files = [f'{k}/{f}' for k, s in sets.items() for f in s]

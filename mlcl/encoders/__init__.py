@@ -17,5 +17,5 @@ from .features import input_scaling, local_weights, register_encoder, weights_sh
 from .images import AUGMENTATIONS, SmallResNet, Squares, augmenter, available, image_tensors
 from .networks import Backbone, Frozen, MobileNet, Pretrained, Timm, backbones, frozen_features, mobilenet_v2, stored
 from .texts import Bag, Conv, Transformer, Vocabulary, build_vocabulary, token_bags, token_ids, trim
-from .pretrained import POOLINGS, FrozenText, HuggingFace, frozen_texts, own_pooling, pieces, pooled, tiny_roberta
+from .pretrained import POOLINGS, FrozenText, HuggingFace, frozen_texts, own_pooling, pieces, pool_tokens, tiny_roberta
 from .model import Model, blueprint, choices, encoder_class, make_encoder, projection, restore

@@ -121,7 +121,7 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
                    readout: str = None, # one of them; default: the best on validation data
                    seed: int = 0 # of the probes that are trained
     ) -> tuple: # name, `Probe` or None, (L,) thresholds of probabilities
-    "The readout with the best mean of Macro and Micro-F1 on validation data; `ValueError` for one that the loss does not have."
+    "The readout with the best mean of Macro and Micro-F1 on validation data; `ValueError` where there is none."
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
     if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in COUNTED[thresholds] if k in found]

@@ -17,10 +17,10 @@ from ..data import Dataset
 from ..data import split
 from ..losses import LOSSES
 from ..probe import Probe, read_out
-from .cells import as_sets, count_unknown, label_matrix, zero_one
+from .cells import sets_in, count_unknown, label_matrix, zero_one
 from .compare import choose_settings
 from .instances import aligned, dense, kind_of, texts
-from .options import check_output, plain, positive, whole
+from .options import check_output, builtin, positive, whole
 from .pictures import Files
 from .report import READ
 
@@ -69,7 +69,7 @@ class _Labels:
         if (m := zero_one(dense(y))) is not None:
             if m[0].shape[1] == len(self.classes_): return m[0], np.zeros(len(m[0]), bool)
             raise ValueError(f'y: expected {len(self.classes_)} columns, got {m[0].shape[1]}')
-        sets, at = as_sets(y, self.sep), {c: i for i, c in enumerate(self.classes_.tolist())}
+        sets, at = sets_in(y, self.sep), {c: i for i, c in enumerate(self.classes_.tolist())}
         Y = np.zeros((len(sets), len(at)), int)
         for i, s in enumerate(sets): Y[i, [at[l] for l in s if l in at]] = 1
         return Y, np.array([any(l not in at for l in s) for s in sets], bool)
@@ -150,7 +150,7 @@ class _FitDataset:
         "Fit on a data set with splits, such as `read` makes."
         self.check_params()
         encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size)
-        s, seed = s | plain(self.settings or {}), self._seed()
+        s, seed = s | builtin(self.settings or {}), self._seed()
         training = {k: v for k, v in s.items() if k != 'probe'}
         t = learner.train(ds, encoder, str(self.loss), training, seed=seed)
         f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
@@ -222,7 +222,7 @@ class _Saved:
         path, p = check_output(path, ('.safetensors',), 'path'), self.probe_
         extra = dict(thresholds=torch.from_numpy(self.thresholds_))
         if p: extra |= dict(weight=p.weight, mean=p.mean, factor=p.factor)
-        params = plain(self.get_params()) | dict(random_state=self.seed_)
+        params = builtin(self.get_params()) | dict(random_state=self.seed_)
         columns = self.columns_ or ({'text': [self.text_name_]} if getattr(self, 'text_name_', None) else {})
         names = getattr(self, 'feature_names_in_', None)
         self.trained_.save(path, extra, dict(params=params, classes=self.classes_.tolist(), readout=self.readout_,

@@ -9,7 +9,7 @@ __all__ = ['table_file', 'dense', 'aligned', 'kind_of', 'instances']
 import os
 import numpy as np, pandas as pd
 from pathlib import Path
-from .cells import COLLECTIONS, as_text, missing
+from .cells import COLLECTIONS, cell_text, is_missing
 from .options import afford
 from .pictures import Files, inside
 from .tables import TABLES, _check_names, column_numbers, columns, form, read_table
@@ -17,7 +17,7 @@ from .tables import TABLES, _check_names, column_numbers, columns, form, read_ta
 # %% ../../nbs/88_instances.ipynb #f239767c
 def _names(v, names):
     "Class numbers as names; a cell that is empty has none."
-    some = [] if missing(v) else list(np.atleast_1d(v))
+    some = [] if is_missing(v) else list(np.atleast_1d(v))
     if any(i < 0 for i in some): raise ValueError(f'labels: expected class numbers of at least 0, got {min(some)}')
     return [names[i] for i in some]
 
@@ -65,8 +65,8 @@ def table_file(path: Path # a file, or a folder with one table in it
 # %% ../../nbs/88_instances.ipynb #70181888
 def _joined(row):
     "The texts of the cells of a row; words in a list are joined as well."
-    some = [v for v in row if not missing(v)]
-    return ' '.join(' '.join(map(as_text, v)) if isinstance(v, COLLECTIONS) else as_text(v) for v in some)
+    some = [v for v in row if not is_missing(v)]
+    return ' '.join(' '.join(map(cell_text, v)) if isinstance(v, COLLECTIONS) else cell_text(v) for v in some)
 
 def texts(x) -> list: # of str
     "Texts from a list, an array, a Series or a frame with one column; `ValueError` where one is no text."
@@ -124,4 +124,4 @@ def instances(t: pd.DataFrame, # a table
         raise ValueError(f'images: expected one column, got {", ".join(at)}')
     if (empty := t[at[0]].isna()).any():
         raise ValueError(f'images: expected a file name in each row, got none in row {t.index[empty][0] + 1}')
-    return Files(inside(folder, [as_text(v) for v in t[at[0]]], allow_outside))
+    return Files(inside(folder, [cell_text(v) for v in t[at[0]]], allow_outside))

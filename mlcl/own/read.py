@@ -12,7 +12,7 @@ import numpy as np, pandas as pd
 from pathlib import Path
 from ..data import Dataset, digest, facts
 from ..data import split as stratify
-from .cells import as_text, cell_sets, count_unknown, is_binary, label_matrix, missing, zero_one
+from .cells import cell_text, cell_sets, count_unknown, is_binary, label_matrix, is_missing, zero_one
 from .instances import aligned, dense, instances, kind_of, table_of, texts
 from .options import shown, whole
 from .pictures import Files, check_images
@@ -26,7 +26,7 @@ def split_names(part, # a name for each row
                 n: int # rows
     ) -> np.ndarray: # of 'train', 'val' and 'test'
     "The given splits by their usual names; `ValueError` where a row has none."
-    given = pd.Series(list(part)).map(lambda v: '' if missing(v) else as_text(v).strip(), na_action=None)
+    given = pd.Series(list(part)).map(lambda v: '' if is_missing(v) else cell_text(v).strip(), na_action=None)
     if len(given) != n: raise ValueError(f'split: expected a name for each of {n} rows, got {len(given)}')
     where = given.str.lower().map(NAMES).to_numpy(object)
     lost = [w not in NAMES for w in where]
@@ -164,7 +164,7 @@ def checked(name: str, x, y, labels, part=None, used=None, seed=0) -> Dataset:
     same = pd.factorize(np.array(keys, object))[0]
     splits, name = given_splits(y, same, part, seed), shown(name)
     seen = (y[splits['train']] == 1).any(0)
-    labels = np.array([shown(as_text(l)) for l in labels], object)
+    labels = np.array([shown(cell_text(l)) for l in labels], object)
     notices = notes(x, y, labels, same, splits, seen)
     y, labels = np.ascontiguousarray(y[:, seen]), labels[seen].tolist()
     for k, i in splits.items():

@@ -7,7 +7,7 @@ __all__ = ['TUNED', 'TRIES', 'TAU', 'SPACE', 'search', 'every_try', 'tries', 'as
 
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from itertools import product
-from .catalog import BROAD, EPOCHS, LABELS, MLP, attempt_at, parse_only, study
+from .catalog import BROAD, EPOCHS, LABELS, PERCEPTRON, attempt_at, parse_only, study
 from .experiment import Experiment, one_of
 from .run import run
 from .schedule import _silent, run_all
@@ -23,7 +23,7 @@ def search(losses=('bce', 'reg')) -> list[Experiment]:
     res = sum([tries(d, epochs, {}) for d, epochs in EPOCHS.items()], [])
     res += tries('arxiv_cs54', (10, 20), dict(data=dict(core=5)), 'bag', .3)
     rest = {d: s for d, s in BROAD.items() if d not in ('aapd', 'arxiv_cs54')}
-    return res + sum([tries(d, (s.settings['epochs'],), MLP, s.encoder) for d, s in rest.items()], [])
+    return res + sum([tries(d, (s.settings['epochs'],), PERCEPTRON, s.encoder) for d, s in rest.items()], [])
 
 # %% ../../nbs/65_tune.ipynb #bd582c39
 TUNED = EPOCHS # data set → epochs to choose from
