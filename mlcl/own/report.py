@@ -241,7 +241,8 @@ def _board(res):
     rows = sorted(res['losses'] + res['baselines'], key=place)
     return [{'model': r['loss'] + ' (baseline)'*r['baseline'], 'readout': r['readout'],
              'validation': f"{r['val_macro_f1']:.3f} / {r['val_micro_f1']:.3f}",
-             'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']), 'behind': _interval(*r['behind']), 'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'],
+             'test Macro-F1': _interval(r['macro_f1'], r['lower'], r['upper']), 'behind': _interval(*r['behind']),
+             'Micro-F1': r['micro_f1'], 'mAP': r['map'], 'seeds': r['seeds'],
              'time': minutes(r['seconds'])} for r in rows]
 
 # %% ../../nbs/82_report.ipynb #254e46d3
