@@ -228,7 +228,7 @@ def test_the_forecast_of_a_run_is_near_its_time(tmp_path):
     s = c.choose_settings(ds)[1] | dict(epochs=30, checkpoints=['best'], probe=choices.probe_settings('label'))
     exps, lost, expected = c.train_all(ds, 'bag', s, ['bce', 'zlpr'], 1, 1, None, None, store, tmp_path, lambda *a, **k: said.append(a))
     took = sum(store.records(run=e.id)[0]['seconds'] for e in exps)
-    assert lost == [] and expected/3 < took < 3*expected # 1.5 on a quiet machine
+    assert lost == [] and expected/6 < took < 6*expected # runs of two seconds, on a machine that may be busy
 
 
 # --- thresholds

@@ -199,7 +199,8 @@ class BaselineClassifier:
         "Train on the training split; choose strength, thresholds and probabilities on the validation split."
         fit = fit_baseline(ds, self.name, self.random_state)
         r, y = fit.readouts[self.readout], ds.y[ds.splits['val']] == 1
-        self.view_, self.model_, self.strength_ = fit.view, fit.model, r.info.get('strength')
+        self.view_, self.model_ = fit.view, fit.model
+        self.strength_ = r.info.get('strength', next(iter(getattr(fit.model, 'strengths', [None]))))
         slope = LogisticRegression(C=1e6).fit(r.p['val'].reshape(-1, 1), y.ravel())
         self.slope_ = max(float(slope.coef_[0, 0]), 1e-3), float(slope.intercept_[0])
         self.thresholds_ = np.full(ds.n_labels, self._sigmoid(np.asarray(r.threshold)))
