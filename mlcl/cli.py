@@ -109,6 +109,7 @@ def _study_tune(name: str, /, # a study with settings of its own, such as `tuned
         raise ValueError(f'only: expected dataset or loss, got {bad[0]}: settings are looked for with one seed')
     print(f"{tune(name, only, whole('jobs', jobs), _reached(ray))} tries; now `mlcl study run {name}`")
 
+# %% ../nbs/48_cli.ipynb #d76732f1
 @command('study publish')
 def _study_publish(name: str, / # a study
     ):
@@ -117,6 +118,7 @@ def _study_publish(name: str, / # a study
     one_of('study', name, [*STUDIES, 'tuned_tries', 'again'])
     print(f'{store_of(name).publish()} runs published')
 
+# %% ../nbs/48_cli.ipynb #867cbe97
 @command('study reproduce')
 def _study_reproduce(id: str, / # of a record or a run, or its first letters
     ) -> int: # exit status: 1 if a number differs by more than training noise
@@ -172,12 +174,15 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
            out: str = 'model.safetensors', # the model, a file that ends in .safetensors
            new_splits: bool = False, # draw new splits, even if there is a column `split`
            **options):
-    "train a model on your data"
-    from mlcl.own import MultiLabelClassifier, found, read
+    "train a model on your data: a loss, or a baseline such as tfidf_svm"
+    from mlcl.own import BaselineClassifier, MultiLabelClassifier, found, read
+    from mlcl.own.baselines import BASELINES
     from mlcl.own.options import check_output
     check_output(out, ('.safetensors',))
-    model = MultiLabelClassifier(random_state=seed, **_taken(MultiLabelClassifier, options))
-    model.check_params()
+    if options.get('loss') in BASELINES: model = BaselineClassifier(options['loss'], random_state=seed)
+    else:
+        model = MultiLabelClassifier(random_state=seed, **_taken(MultiLabelClassifier, options))
+        model.check_params()
     split = dict(split=False) if new_splits else {}
     ds = read(data, **_taken(read, options | split))
     print(*found(ds), sep='\n', flush=True)

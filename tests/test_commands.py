@@ -3,7 +3,7 @@ import re
 import numpy as np, pandas as pd, pytest
 from mlcl.cli import main
 from mlcl.own import MultiLabelClassifier
-from own_data import WORDS, numbers, pictures, registry, texts, write
+from own_data import WORDS, numbers, pictures, registry, scratch, texts, write
 
 # --- the commands
 

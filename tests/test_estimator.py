@@ -5,7 +5,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from mlcl.losses import LOSSES
 from mlcl.metrics import scores
 from mlcl.own import MultiLabelClassifier
-from own_data import WORDS, numbers, texts
+from own_data import WORDS, numbers, scratch, texts
 
 estimator = import_module('mlcl.own.estimator')
 

@@ -2,7 +2,7 @@
 import json
 import numpy as np, pandas as pd, pytest
 from mlcl.own import MultiLabelClassifier, cell_sets, predict_file, predictions, read, write_predictions
-from own_data import WORDS, numbers, pictures, texts, write
+from own_data import WORDS, numbers, pictures, scratch, texts, write
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,7 @@ from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from mlcl.own import MultiLabelClassifier, cell_sets, found, label_matrix, read
-from own_data import WORDS, numbers, pictures, texts, write
+from own_data import WORDS, numbers, pictures, scratch, texts, write
 
 options = import_module('mlcl.own.options')
 

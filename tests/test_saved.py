@@ -7,7 +7,7 @@ from mlcl.encoders import tiny_roberta
 from mlcl.learner import load_trained
 from mlcl.own import MultiLabelClassifier
 from mlcl.saved import check_network, read_saved
-from own_data import numbers, texts
+from own_data import numbers, scratch, texts
 
 
 @pytest.fixture(scope='module')

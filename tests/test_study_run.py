@@ -75,7 +75,7 @@ def test_best_epoch_that_is_the_last_is_read_out_once(smoke, results, monkeypatc
 def second(smoke, results):
     encoder, s = smoke
     exp = Experiment('digits', encoder, 'reg', dict(s, probe=dict(kind='linear'), checkpoints=['last', 'best'], epochs=2))
-    return exp, study.complete(study.run(exp), exp, 't')
+    return exp, study.completed(study.run(exp), exp, 't')
 
 
 def test_records_of_the_second_edition(second):

@@ -7,6 +7,8 @@ __all__ = ['POOLINGS', 'own_pooling', 'pool_tokens', 'pieces', 'HuggingFace', 't
 
 # %% ../../nbs/75_pretrained.ipynb #d6400671
 import hashlib, json
+from contextlib import contextmanager
+from functools import lru_cache
 import numpy as np, torch
 from pathlib import Path
 from ..data import take
@@ -110,6 +112,17 @@ def _build(cls, ds, arg, **options):
     return enc
 HuggingFace.build = _build
 
+# %% ../../nbs/75_pretrained.ipynb #b2c8e0b3
+@contextmanager
+def _quietly():
+    "Without a progress bar for weights that are read from disk."
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: logging.enable_progress_bar()
+
 # %% ../../nbs/75_pretrained.ipynb #38847373
 def _attention():
     "On a processor plain attention: with dropout, the fused one is slower there."
@@ -122,7 +135,7 @@ def _load(arg):
     where, how = str(local_weights(arg) or arg), dict(attn_implementation=_attention())
     how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers
     try:
-        net = AutoModel.from_pretrained(where, **how)
+        with _quietly(): net = AutoModel.from_pretrained(where, **how)
         tok = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except OSError as e:
         raise ConnectionError(f"hf:{arg}: neither a folder with a model nor reachable on the Hugging Face hub") from e
@@ -162,6 +175,12 @@ def tiny_roberta(folder, # where to save
     RobertaModel(RobertaConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                                intermediate_size=32, max_position_embeddings=64)).save_pretrained(folder)
 
+# %% ../../nbs/75_pretrained.ipynb #14612817
+@lru_cache(1)
+def _network(arg, length, pooling):
+    "The frozen network that was used last: it does not change, so it is read once."
+    return HuggingFace(arg, length, pooling=pooling)
+
 # %% ../../nbs/75_pretrained.ipynb #7862b482
 def frozen_texts(net: HuggingFace, # the network, frozen
                  texts: list, # n texts
@@ -174,8 +193,8 @@ def frozen_texts(net: HuggingFace, # the network, frozen
 
 @torch.inference_mode()
 def _encode(net, texts):
-    x, net = net.prepare(texts), net.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
-    device = next(net.parameters()).device
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    x, net = net.prepare(texts), net.to(device).eval()
     return torch.cat([net(*(a[i].to(device) for a in x)).cpu() for i in torch.arange(len(texts)).split(512)])
 
 # %% ../../nbs/75_pretrained.ipynb #87964a31
@@ -194,13 +213,13 @@ class FrozenText(MLP):
         super().__init__(n_features, widths, dropout)
         self.how = dict(arg=arg, length=length, pooling=pooling)
 
-    def inputs(self, ds, idx): return torch.from_numpy(frozen_texts(HuggingFace(**self.how), take(ds.x, idx))),
-    def prepare(self, x): return _encode(HuggingFace(**self.how), list(x)).float(),
+    def inputs(self, ds, idx): return torch.from_numpy(frozen_texts(_network(**self.how), take(ds.x, idx))),
+    def prepare(self, x): return _encode(_network(**self.how), list(x)).float(),
 
     @classmethod
     def build(cls, ds, arg, length=300, pooling=None, **options):
         "An MLP on the features of `arg`, scaled by those of the training split."
-        net = HuggingFace(arg, length, pooling=pooling)
+        net = _network(arg, length, pooling)
         x = frozen_texts(net, take(ds.x, ds.splits['train']))
         enc = cls(arg, x.shape[1], length=length, pooling=net.pooling, **options)
         _, shift, factor = input_scaling(x, 'dense')

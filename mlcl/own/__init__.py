@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results', 'write_report',
-           'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']
+           'BaselineClassifier', 'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']
 
 # %% ../../nbs/92_compare.ipynb #f0e4e1be
 from ..extras import need
@@ -17,9 +17,11 @@ from .cells import cell_sets, label_matrix
 from .read import found, read
 from .compare import choose_settings, compare
 from .report import recommend, results, write_report
+from .baselines import BaselineClassifier
 from .estimator import MultiLabelClassifier
 from .predict import predict_file, predictions, write_predictions
 
 # %% ../../nbs/92_compare.ipynb #9d3959eb
 _all_ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results',
-         'write_report', 'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions']
+         'write_report', 'BaselineClassifier', 'MultiLabelClassifier',
+         'predict_file', 'predictions', 'write_predictions']

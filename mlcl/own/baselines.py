@@ -134,6 +134,7 @@ def fit_baseline(ds: Dataset, name: str, # a key of `BASELINES`
     one = {k: r for k, r in found.items() if not k.endswith('|each')}
     return Fitted(name, view, model, one | by_label(found, ys['val']))
 
+# %% ../../nbs/68_baselines.ipynb #7a884380
 def _own(family, y_val):
     "The readout with the model's own threshold, at the strength with the best validation Macro-F1."
     f1 = {c: scores(y_val, p['val'], 0.)['macro_f1'] for c, p in family.items()}
@@ -241,6 +242,7 @@ def is_baseline(path # a file
         return facts.get('format') == FORMAT
     except (SafetensorError, OSError, ValueError): return False
 
+# %% ../../nbs/68_baselines.ipynb #4a0ec48a
 def load_baseline(path # what `save` wrote
     ) -> BaselineClassifier:
     "A saved baseline; `ValueError` for another file, or one whose parts do not fit together."

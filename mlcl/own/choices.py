@@ -114,6 +114,7 @@ def _validated(found, y_val, name):
     s = scores(y_val, found[name].p['val'], found[name].threshold)
     return s['macro_f1'] + s['micro_f1']
 
+# %% ../../nbs/67_choices.ipynb #807bea5b
 def choose_readout(outputs: dict, # split → outputs of a trained network, as for `read_out`
                    ys: dict, # split → (n, L) labels
                    loss: str, # short name
@@ -168,6 +169,7 @@ def most_epochs(fewest: int, most: int, fits) -> int:
     "The largest number of epochs that fits; at least `fewest`."
     return max([e for e in range(fewest, most + 1) if fits(e)], default=fewest)
 
+# %% ../../nbs/67_choices.ipynb #e7011514
 def cost(times, losses, seeds, epochs):
     "Seconds of processes for all runs."
     return seeds*sum(one_run(times[l], epochs) for l in losses)

@@ -26,7 +26,7 @@ from .read import found, read
 from .report import results, score_name, write_report
 from .options import afford, check_output, positive, whole
 from ..probe import Readout
-from ..study import Experiment, Store, attempt, brief, device_name, minutes, run, run_all, stored_scores
+from ..study import Experiment, Store, attempt, brief, device_name, minutes, pool, run, run_all, stored_scores
 
 # %% ../../nbs/81_compare.ipynb #e6f05aac
 def memory(ds: Dataset) -> float: # bytes of a process that trains on it
@@ -181,7 +181,7 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     def do(exps):
         todo = [e for e in exps if not store.has(e.id)]
         expect = {e.id: one_run(times[e.loss], e.settings['epochs']) for e in todo}
-        spread = None if jobs > 1 else here
+        spread = pool if jobs > 1 else here
         if todo: run_all(todo, store, 'compare', jobs, None, expect, say, partial(run_own, ds, out), spread)
     times = trials(ds, encoder, losses, s, store, out)
     plan = wanted = Plan(tuple(losses), seeds, s['epochs'], cost(times, losses, seeds, s['epochs']))
@@ -196,6 +196,7 @@ def train_all(ds: Dataset, encoder: str, s: dict, losses: list, seeds: int, jobs
     if budget and not any(store.has(e.id) for e in exps): exps = [first]
     return exps, given_up(wanted, plan) + late, plan.seconds/jobs
 
+# %% ../../nbs/81_compare.ipynb #9b862a53
 def _forecast(encoder, s, plan, jobs):
     how = f"{encoder}, {plan.epochs} epochs, batches of {s['batch_size']}, learning rate {s['lr']:g}"
     where = f"on {device_name()} with {jobs} process{'es' if jobs > 1 else ''}"

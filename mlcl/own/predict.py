@@ -11,6 +11,7 @@ import numpy as np, pandas as pd
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from .cells import cell_text
+from .baselines import BaselineClassifier, is_baseline, load_baseline
 from .estimator import MultiLabelClassifier
 from .instances import dense, instances, table_file, texts
 from .options import check_output, in_a_sheet, shown, whole
@@ -85,7 +86,8 @@ def _model(model, path):
     "A model, or the one in a file; `ValueError` where model and data are exchanged."
     if Path(path).suffix == '.safetensors':
         raise ValueError(f'data: expected a table or pictures, got the model {path}; first the model, then the data')
-    return model if isinstance(model, MultiLabelClassifier) else MultiLabelClassifier.load(model)
+    if isinstance(model, (MultiLabelClassifier, BaselineClassifier)): return model
+    return load_baseline(path) if is_baseline(path := model) else MultiLabelClassifier.load(path)
 
 # %% ../../nbs/89_predict.ipynb #29611236
 def predictions(model: MultiLabelClassifier, # or a file that holds one

@@ -85,6 +85,7 @@ def _validation(recs, metric):
     "Leaderboard of a metric on validation data, by loss and readout."
     return leaderboard(recs, metric, split='val', checkpoint='best').set_index(['loss', 'readout'])
 
+# %% ../../nbs/82_report.ipynb #1b5e66ed
 def _rows(ds, recs, mine, val):
     "A row for each loss and baseline, best first on validation data."
     top, res = val.index[0], []

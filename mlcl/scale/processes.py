@@ -79,6 +79,7 @@ def _joined(loss, pairs):
         out.append((Block(x, y), start))
     return out
 
+# %% ../../nbs/32_processes.ipynb #26583400
 def _check(loss, x, y, name, width):
     check_embeddings(x, name + 'embeddings')
     if x.shape[1] != (loss.dim or x.shape[1]):

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['LabelQueue', 'Wrapper', 'WithQueue', 'momentum_update', 'QueueCallback']
 
+# %% ../../nbs/31_queue.ipynb #79808e2e
+from ..extras import need
+
+# %% ../../nbs/31_queue.ipynb #aa753d51
+need('study', 'mlcl.scale.queue')
+
 # %% ../../nbs/31_queue.ipynb #109f4e63
 import copy, warnings
 import torch

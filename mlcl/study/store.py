@@ -248,6 +248,7 @@ def records(self: Store,
     ) -> list[dict]: # the records without those of failures; treat them as read-only
     "Records whose fields have these values."
     some = _asked(filters)
+    if not all(some.values()): return [] # one of no values
     res = self._from_parquet(fields, some) + self._from_sqlite(fields, some)
     if not res and some and (known := self.fields()):
         for k in some: one_of('field', k, known)
