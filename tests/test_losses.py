@@ -209,8 +209,8 @@ def test_an_unlabelled_instance_is_a_negative():
 
 
 def test_one_hot_sets_are_never_multiplied(monkeypatch):
-    "Prototypes' labels are indices: a dense identity is never made."
-    monkeypatch.setattr(OneHot, "dense", lambda *a, **k: pytest.fail("identity made"))
+    "Prototypes' labels are indices: all of them together are never written out as a matrix."
+    monkeypatch.setattr(torch, "eye", lambda *a, **k: pytest.fail("identity made"))
     for name in EMBEDDING:
         make(name, 5)(torch.randn(6, 4, dtype=F64, requires_grad=True), random_labels(6, 5)).backward()
 

@@ -85,22 +85,26 @@ def aligned(text):
 
 class Parts(Processor):
     "Labels above the source of what a page defines; what a hidden cell prints as Markdown belongs to the page."
+    def begin(self): self.labelled = set()
     def end(self): self.nb.cells = [part for cell in self.nb.cells for part in self.parts(cell)]
 
     def parts(self, cell):
         outs = [o.get("data", {}).get("text/markdown") for o in cell.get("outputs", [])]
         if cell.cell_type != "code": return [cell]
-        if "exports" in (cell.directives_ or {}): return [*symbols(cell), cell]
+        if "exports" in (cell.directives_ or {}): return [*symbols(cell, self.labelled), cell]
         opts, _ = options(cell.source)
         if opts.get("echo", True) or "label" in opts or not all(outs): return [cell]
         return [mk_cell("".join(text), "markdown") for text in outs]
 
 
-def symbols(cell):
-    "A label for the public functions, methods and classes that a cell defines, which other pages link to."
+def symbols(cell, labelled):
+    """A label for the public functions, methods and classes that a cell defines, which other pages link to.
+    `labelled` holds what the page has labels for: of `Study` and `study` the first gets it."""
     kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
     names = [showdoc_nm(node) for node in ast.parse(cell.source).body if isinstance(node, kinds)]
-    labels = [f"[{name}]{{#{name.lower()} .symbol}}" for name in names if not name.split(".")[-1].startswith("_")]
+    names = [n for n in names if not n.split(".")[-1].startswith("_") and n.lower() not in labelled]
+    labelled.update(name.lower() for name in names)
+    labels = [f"[{name}]{{#{name.lower()} .symbol}}" for name in names]
     return [mk_cell(" ".join(labels), "markdown")] if labels else []
 
 

@@ -18,6 +18,7 @@ from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
 from ..linear import logistic
 from ..metrics import scores, tune_threshold
+from .options import positive, whole
 from ..probe import Probe, read_out
 from ..thresholds import shrunk_thresholds
 from scipy.special import expit
@@ -59,6 +60,7 @@ BOUNDS = dict(large=(3, 10), small=(10, 30)) # fewest and most, of whole network
 
 def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=None) -> tuple: # encoder, settings
     "An encoder for the kind of data, and a training of about 2,000 steps, within bounds."
+    epochs, batch_size, lr = whole('epochs', epochs), whole('batch_size', batch_size), positive('lr', lr)
     n, encoder = len(ds.splits['train']), encoder or pretrained(ds.kind) or FROM_SCRATCH[ds.kind]
     family = 'frozen' if encoder.endswith(':frozen') else encoder.partition(':')[0]
     large = family in ('tv', 'timm', 'mobilenet_v2', 'hf')
