@@ -102,9 +102,9 @@ def symbols(cell, labelled):
     `labelled` holds what the page has labels for: of `Study` and `study` the first gets it."""
     kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
     names = [showdoc_nm(node) for node in ast.parse(cell.source).body if isinstance(node, kinds)]
-    names = [n for n in names if not n.split(".")[-1].startswith("_") and n.lower() not in labelled]
-    labelled.update(name.lower() for name in names)
-    labels = [f"[{name}]{{#{name.lower()} .symbol}}" for name in names]
+    new = {n.lower(): n for n in reversed(names) if not n.split(".")[-1].startswith("_") and n.lower() not in labelled}
+    labelled.update(new)
+    labels = [f"[{new[at]}]{{#{at} .symbol}}" for at in reversed(new)]
     return [mk_cell(" ".join(labels), "markdown")] if labels else []
 
 
