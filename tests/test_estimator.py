@@ -121,7 +121,7 @@ def test_unknown_labels_can_be_left_out(loss):
         m = MultiLabelClassifier(loss, unknown=u, epochs=8, random_state=0).fit(x[:400], z[:400])
         f1[u] = scores(y[400:], m.decision_function(x[400:]), 0.)['macro_f1']
         assert m.n_unknown_ == np.isnan(z[:400]).sum()
-    assert f1['mask'] > .9 > f1['absent'] + .1
+    assert f1['mask'] > .9 > f1['absent'] + (.1 if loss == 'splc' else .2) # SPLC itself expects positives among the absent
 
 
 # --- forms of X and y, weights, settings

@@ -58,7 +58,7 @@ def test_notebook(path):
     ids = [c.get("id") for c in nb["cells"]]
     assert None not in ids and len(set(ids)) == len(ids)
     code = ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
-    assert max(map(long, code)) <= 30
+    assert max(len(s.splitlines()) for s in code) <= 30
     outputs = [o for c in nb["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     assert outputs and all(o["output_type"] != "error" for o in outputs)
     text = json.dumps(outputs)
@@ -66,14 +66,6 @@ def test_notebook(path):
     figures = sum(any(k.startswith("image/") for k in o.get("data", {})) for o in outputs)
     alts = sum("#| fig-alt:" in s for s in code)
     assert alts >= figures
-
-
-def long(source):
-    "Lines of a cell, apart from empty ones, options of nbdev, and parameters on lines of their own."
-    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
-    try: functions = [n for n in ast.walk(ast.parse("\n".join(lines))) if isinstance(n, ast.FunctionDef)]
-    except SyntaxError: functions = [] # a command of the shell
-    return len(lines) - sum(max(0, n.body[0].lineno - n.lineno - 1) for n in functions)
 
 
 def closure(names):

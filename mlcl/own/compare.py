@@ -231,6 +231,23 @@ def checked_losses(losses, **numbers) -> list: # names of losses
     for k, v in numbers.items(): (positive if k in ('lr', 'time_budget') else whole)(k, v)
     return losses
 
+# %% ../../nbs/81_compare.ipynb #ee8bacc6
+def _data(data, reading, say):
+    "The data set, with what was found in it said; `ValueError` where the memory does not suffice."
+    ds = data if isinstance(data, Dataset) else read(data, **reading)
+    for line in found(ds): say(line)
+    afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
+    own(ds)
+    return ds
+
+def _reported(ds, store, exps, simples, thresholds, out, say, **more):
+    "Publish the records, write the report, and say what to take."
+    store.publish()
+    with results_in(out): res = results(ds, store, exps, simples, thresholds) | more
+    write_report(ds, res, out)
+    say(f"\n{res['recommendation']}\n{out/'report.html'}")
+    return res
+
 # %% ../../nbs/81_compare.ipynb #25356fc5
 def compare(data, # what `read` takes, or a `Dataset`
             losses=None, # names from `LOSSES`, the most wanted first; default: all, see `ORDER`
@@ -250,22 +267,14 @@ def compare(data, # what `read` takes, or a `Dataset`
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
     if out is not None: check_output(out)
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
-    ds = data if isinstance(data, Dataset) else read(data, **reading)
-    for line in found(ds): say(line)
-    afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
+    ds = _data(data, reading, say)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
     store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
     for line in advice(ds, encoder): say(line)
-    own(ds)
     budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
     simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
     jobs = max(1, min(jobs, int(available()//memory(ds))))
     until = budget and begun + budget
     exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
     times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
-    store.publish()
-    with results_in(out): res = results(ds, store, exps, simples, thresholds)
-    res |= dict(encoder=encoder, settings=exps[0].settings, time=times)
-    write_report(ds, res, out)
-    say(f"\n{res['recommendation']}\n{out/'report.html'}")
-    return res
+    return _reported(ds, store, exps, simples, thresholds, out, say, encoder=encoder, settings=exps[0].settings, time=times)

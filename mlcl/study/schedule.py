@@ -30,7 +30,8 @@ def estimate(exp: Experiment,
     for keys, basis in (('dataset', 'loss'), 'same data and loss'), (('dataset',), 'same data'):
         some = [r['seconds'] for r in past if all(r[k] == getattr(exp, k) for k in keys)]
         if some: return float(np.mean(some)), basis
-    return (LONG if exp.encoder.startswith(('hf:', 'tv:')) else GUESS), 'guess'
+    whole = exp.encoder.startswith(('hf:', 'timm:', 'tv:')) and not exp.encoder.endswith(':frozen')
+    return (LONG if whole else GUESS), 'guess'
 
 # %% ../../nbs/64_schedule.ipynb #fa78a99a
 def plan(name: str, # a key of `STUDIES`
@@ -73,21 +74,23 @@ def _watch():
     "First act of a worker: leave when the driver does."
     threading.Thread(target=_leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
+# %% ../../nbs/64_schedule.ipynb #20228594
+def _started():
+    "A pool of one process, and its number; OSError where three in a row die before they can work."
+    for _ in range(3):
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _watch)
+        try:
+            with _quiet_start(): first = pool.submit(os.getpid)
+            return pool, first.result()
+        except BrokenProcessPool: pool.shutdown()
+    raise OSError('no worker process could start: out of memory, or a script without `if __name__ == "__main__":`?')
+
 # %% ../../nbs/64_schedule.ipynb #37de5fbe
 class Worker:
     "A process that takes one run after the other, and is replaced when it dies."
     def __init__(self): self.start()
 
-    def start(self):
-        "OSError where three processes in a row die before they can work."
-        for _ in range(3):
-            self.pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _watch)
-            try:
-                with _quiet_start(): first = self.pool.submit(os.getpid)
-                self.pid = first.result()
-                return
-            except BrokenProcessPool: self.pool.shutdown()
-        raise OSError('no worker process could start: out of memory, or a script without `if __name__ == "__main__":`?')
+    def start(self): self.pool, self.pid = _started()
 
     def process(self):
         "The process; None if it has died."
