@@ -273,8 +273,8 @@ def compare(data, # what `read` takes, or a `Dataset`
     for line in advice(ds, encoder): say(line)
     budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
     simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
-    jobs = max(1, min(jobs, int(available()//memory(ds))))
-    until = budget and begun + budget
+    jobs, until = max(1, min(jobs, int(available()//memory(ds)))), budget and begun + budget
     exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
     times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
-    return _reported(ds, store, exps, simples, thresholds, out, say, encoder=encoder, settings=exps[0].settings, time=times)
+    how = dict(encoder=encoder, settings=exps[0].settings, time=times)
+    return _reported(ds, store, exps, simples, thresholds, out, say, **how)
