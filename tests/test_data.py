@@ -76,6 +76,18 @@ def test_checksum_is_remembered_until_the_file_changes(folder, monkeypatch):
     assert not registry.verified(path, sha)[0]
 
 
+@pytest.mark.parametrize('content', ['', '{"a": ', '[1, 2]', 'null', b'\xff\xfe'])
+def test_a_damaged_note_of_checksums_is_made_anew(folder, monkeypatch, content):
+    folder.mkdir()
+    monkeypatch.setattr(registry, 'cache_path', lambda *p: folder.joinpath(*p))
+    note, path = folder/'verified.json', folder/'x'
+    note.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_text('a')
+    sha = registry.hashlib.sha256(b'a').hexdigest()
+    assert registry.verified(path, sha) == (True, sha)
+    assert list(json.loads(note.read_text())) == [str(path.resolve())]
+
+
 @pytest.fixture
 def server(folder, monkeypatch):
     "Serves a file of 100,000 bytes; the first answer breaks off in the middle."

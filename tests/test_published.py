@@ -317,7 +317,8 @@ def test_addresses_are_whole():
     for name, s in published.PUBLISHED.items():
         for file, address in s.get('archives', {}).items():
             url, _, known = address.partition('#')
-            assert url.startswith('http') and (not known or len(known.split(':')[1]) == dict(md5=32, sha256=64)[known.split(':')[0]]), file
+            assert url.startswith('https://' if not known else 'http'), f'{file}: neither https nor a checksum'
+            assert (not known or len(known.split(':')[1]) == dict(md5=32, sha256=64)[known.split(':')[0]]), file
     from sklearn.datasets import _rcv1
     from torchvision.datasets import voc as tv
     assert published.PUBLISHED['rcv1']['archives']['rcv1-v2.topics.qrels.gz'] == f'{_rcv1.TOPICS_METADATA.url}#sha256:{_rcv1.TOPICS_METADATA.checksum}'

@@ -28,8 +28,10 @@ PUBLISHED = dict( # name → what its publishers say of it; archives: file → a
     coco=dict(kind='image', title='photographs, 80 kinds of objects', instances=122_218, labels=80,
         terms='annotations CC BY 4.0; photographs under the terms of Flickr', reference='Lin et al. 2014',
         source='cocodataset.org: train2014.zip, val2014.zip and annotations_trainval2014.zip, unpacked',
-        archives={f.split('/')[1]: f'http://images.cocodataset.org/{f}' for f in (
-            'annotations/annotations_trainval2014.zip', 'zips/train2014.zip', 'zips/val2014.zip')}),
+        archives={f.split('/')[1]: f'http://images.cocodataset.org/{f}#md5:{md5}' for f, md5 in (
+            ('annotations/annotations_trainval2014.zip', '0a379cfc70b0e71301e0f377548639bd'),
+            ('zips/train2014.zip', '0da8c0bd3d6becc4dcb32757491aca88'),
+            ('zips/val2014.zip', 'a3d79f5ed8d289b7a7554ce06a5782b3'))}),
     nuswide=dict(kind='image', title='photographs, 81 concepts', instances=269_648, labels=81,
         terms='research only; photographs on request, under the terms of Flickr', reference='Chua et al. 2009',
         source='NUS-WIDE page of the National University of Singapore: Groundtruth and ImageList, unpacked; '
@@ -37,11 +39,11 @@ PUBLISHED = dict( # name → what its publishers say of it; archives: file → a
     mirflickr=dict(kind='image', title='photographs, 23 topics', instances=25_000, labels=23,
         terms='photographs under Creative Commons licences', reference='Huiskes and Lew 2008',
         source='press.liacs.nl/mirflickr: mirflickr25k.zip and mirflickr25k_annotations_v080.zip, unpacked',
-        archives={f'{k}.zip': f'http://press.liacs.nl/mirflickr/mirflickr25k.v3b/{k}.zip'
-                  for k in ('mirflickr25k', 'mirflickr25k_annotations_v080')}))
+        archives={f'{k}.zip': f'https://press.liacs.nl/mirflickr/mirflickr25k.v3b/{k}.zip{known}' for k, known in (
+            ('mirflickr25k', '#md5:a23d0a8564ee84cda5622a6c2f947785'), ('mirflickr25k_annotations_v080', ''))}))
 
 # %% ../../nbs/04_published.ipynb #04f660dc
-_LYRL = 'http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/a12-token-files/'
+_LYRL = 'https://jmlr.csail.mit.edu/papers/volume5/lewis04a/a12-token-files/'
 _TOKENS = ['lyrl2004_tokens_train.dat', *(f'lyrl2004_tokens_test_pt{i}.dat' for i in range(4))]
 PUBLISHED |= dict(
     rcv1=dict(kind='text', title='news wire as stems, 103 topics', instances=804_414, labels=103,

@@ -152,18 +152,24 @@ def data_dir() -> Path: # the folder of the real benchmarks
 _SHIPPED = json.loads(importlib.resources.files('mlcl').joinpath('data_files.json').read_text())
 FILES, FACTS = _SHIPPED['sha256'], _SHIPPED['facts'] # file → checksum; data set → sizes
 
+def _compared(note):
+    "What was compared before: file → size, time and checksum. A damaged note is as good as none."
+    try: known = json.loads(note.read_text())
+    except (FileNotFoundError, ValueError): return {}
+    return known if isinstance(known, dict) else {}
+
 def verified(path: Path, # a file
              sha: str # the sha256 that it should have
     ) -> tuple: # whether it has, and the one it has
     "Compare a checksum, or remember that it was compared."
     note, stat = cache_path('verified.json'), path.stat()
     key, seen = str(path.resolve()), [stat.st_size, stat.st_mtime_ns, sha]
-    with FileLock(f'{note}.lock'): known = json.loads(note.read_text()) if note.exists() else {}
+    with FileLock(f'{note}.lock'): known = _compared(note)
     if known.get(key) == seen: return True, sha
     with open(path, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
     if got != sha: return False, got
     with FileLock(f'{note}.lock'):
-        known = json.loads(note.read_text()) if note.exists() else {}
+        known = _compared(note)
         (part := note.with_suffix('.part')).write_text(json.dumps(known | {key: seen}))
         os.replace(part, note)
     return True, sha
