@@ -8,8 +8,8 @@ __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'P
            'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'MINILM', 'LITE0', 'PRETRAINED', 'FIRST_SIX',
            'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
            'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
-           'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched', 'whole',
-           'pretrained', 'paper', 'parse_only', 'experiments', 'records_of']
+           'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched',
+           'trained_whole', 'pretrained_sets', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -266,27 +266,27 @@ def matched(losses=TEN, seeds=range(5)) -> list[Experiment]:
 # %% ../../nbs/63_catalog.ipynb #5e1f0a72
 MINILM, LITE0 = 'hf:sentence-transformers/all-MiniLM-L6-v2', 'timm:tf_efficientnet_lite0'
 
-def whole(encoder: str, share: float = 1., epochs: int = 5,
-          **options # of the encoder: `length` in tokens, `size` in pixels
+def trained_whole(encoder: str, share: float = 1., epochs: int = 5,
+                  **options # of the encoder: `length` in tokens, `size` in pixels
     ) -> Setup:
     "All weights of a pretrained network are trained."
     return Setup(encoder, dict(epochs=epochs, lr=3e-4, batch_size=64, encoder=options, data=dict(most=3000),
                                probe=dict(kind='linear')), share)
 
 PRETRAINED = dict( # training instances stand behind each
-    ucmerced_ml=whole(LITE0, epochs=10, size=128), # 1,432
-    reuters90=whole(MINILM, .4548, length=64), # 3,000
-    eurlex57k=whole(MINILM, 1/15, length=64), # 3,000
-    corel5k_photos=whole(LITE0, size=128), # 3,977
-    semeval2018_ec=whole(MINILM, .4387, length=32), # 3,000
-    aapd=whole(MINILM, .04337, length=64), # 3,000
-    debtags=whole(MINILM, .1672, length=64)) # 4,000
+    ucmerced_ml=trained_whole(LITE0, epochs=10, size=128), # 1,432
+    reuters90=trained_whole(MINILM, .4548, length=64), # 3,000
+    eurlex57k=trained_whole(MINILM, 1/15, length=64), # 3,000
+    corel5k_photos=trained_whole(LITE0, size=128), # 3,977
+    semeval2018_ec=trained_whole(MINILM, .4387, length=32), # 3,000
+    aapd=trained_whole(MINILM, .04337, length=64), # 3,000
+    debtags=trained_whole(MINILM, .1672, length=64)) # 4,000
 
 # %% ../../nbs/63_catalog.ipynb #5e1f0a73
 FIRST_SIX = ('bce', 'reg', 'zlpr', 'proto', 'asl1', 'wreg')
 
 @study('pretrained')
-def pretrained(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
+def pretrained_sets(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
     "pretrained networks trained whole on five sets of text and two of photographs, six losses"
     return [e for s in seeds for e in grid(PRETRAINED, losses, [s])]
 
