@@ -307,7 +307,8 @@ def test_standard_tolerance_is_enough():
 def test_blocks_and_order_of_labels_change_nothing():
     x, y = counted(300, 8, (.5, .02, .2, .1, .4))
     a, b, c = logistic(x, y, tol=1e-5), logistic(x, y, tol=1e-5, block=1), logistic(x, y[:, ::-1].copy(), tol=1e-5, block=2)
-    assert (a.weight - b.weight).abs().max() < .02 and (a.weight - c.weight.flip(1)).abs().max() < .02
+    for w in (b.weight, c.weight.flip(1)): # a rare label under a weak penalty has weights of about twenty
+        assert ((a.weight - w).abs() / (1 + a.weight.abs())).max() < .01
     assert (a.weight[:, 0] - a.weight[:, 1]).abs().max() > 1
 
 
