@@ -13,7 +13,8 @@ import numpy as np, torch
 from pathlib import Path
 from ..data import take
 from .networks import stored
-from .features import MLP, Encoder, bfloat16, input_scaling, local_weights, register_encoder, weights_sha256
+from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
+                                    register_encoder, same_weights, weights_sha256, without_downloads)
 
 # %% ../../nbs/75_pretrained.ipynb #f84661f5
 POOLINGS = ('cls', 'mean')
@@ -34,7 +35,8 @@ def _pooling_file(arg):
     if local_weights(arg): return None # the provided folders have none
     if Path(arg).exists(): return next(iter(Path(arg).glob('*_Pooling/config.json')), None)
     from transformers.utils import cached_file
-    try: return cached_file(arg, '1_Pooling/config.json', _raise_exceptions_for_missing_entries=False)
+    how = dict(local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
+    try: return cached_file(arg, '1_Pooling/config.json', **how)
     except OSError: return None
 
 # %% ../../nbs/75_pretrained.ipynb #11fb2e41
@@ -133,11 +135,13 @@ def _load(arg):
     try: from transformers import AutoModel, AutoTokenizer
     except ImportError as e: raise ImportError("hf: needs transformers; install mlcl[text]") from e
     where, how = str(local_weights(arg) or arg), dict(attn_implementation=_attention())
+    how |= dict(local_files_only=not may_download())
     how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers
     try:
         with _quietly(): net = AutoModel.from_pretrained(where, **how)
-        tok = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        tok = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=not may_download())
     except OSError as e:
+        if not may_download(): raise not_here(f'hf:{arg}') from e
         raise ConnectionError(f"hf:{arg}: neither a folder with a model nor reachable on the Hugging Face hub") from e
     tok.padding_side = 'right'
     return net.float(), tok
@@ -178,8 +182,9 @@ def tiny_roberta(folder, # where to save
 # %% ../../nbs/75_pretrained.ipynb #14612817
 @lru_cache(1)
 def _network(arg, length, pooling):
-    "The frozen network that was used last: it does not change, so it is read once."
-    return HuggingFace(arg, length, pooling=pooling)
+    "The frozen network that was used last, and the hash of its weights: it does not change, so it is read once."
+    net = HuggingFace(arg, length, pooling=pooling)
+    return net, weights_sha256(net.net)
 
 # %% ../../nbs/75_pretrained.ipynb #7862b482
 def frozen_texts(net: HuggingFace, # the network, frozen
@@ -213,16 +218,22 @@ class FrozenText(MLP):
         super().__init__(n_features, widths, dropout)
         self.how = dict(arg=arg, length=length, pooling=pooling)
 
-    def inputs(self, ds, idx): return torch.from_numpy(frozen_texts(_network(**self.how), take(ds.x, idx))),
-    def prepare(self, x): return _encode(_network(**self.how), list(x)).float(),
+    def _frozen(self):
+        "The network, which lies on this machine since the training."
+        with without_downloads(): net, sha256 = _network(**self.how)
+        same_weights(f"hf:{self.how['arg']}", self.weights_sha256, sha256)
+        return net
+
+    def inputs(self, ds, idx): return torch.from_numpy(frozen_texts(self._frozen(), take(ds.x, idx))),
+    def prepare(self, x): return _encode(self._frozen(), list(x)).float(),
 
     @classmethod
     def build(cls, ds, arg, length=300, pooling=None, **options):
         "An MLP on the features of `arg`, scaled by those of the training split."
-        net = _network(arg, length, pooling)
+        net, sha256 = _network(arg, length, pooling)
         x = frozen_texts(net, take(ds.x, ds.splits['train']))
         enc = cls(arg, x.shape[1], length=length, pooling=net.pooling, **options)
         _, shift, factor = input_scaling(x, 'dense')
         enc.shift.copy_(shift), enc.factor.copy_(factor)
-        enc.weights_sha256 = weights_sha256(net.net)
+        enc.weights_sha256 = sha256
         return enc

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'FROM_SCRATCH', 'LEARNING_RATES', 'OPTIONS', 'BOUNDS', 'COUNTED', 'FEWEST', 'at_hand',
-           'pretrained', 'advice', 'choose_settings', 'label_thresholds', 'probe_settings', 'by_label', 'solved',
-           'choose_readout', 'enough', 'Plan', 'probes', 'one_run', 'most_epochs', 'cost', 'fit_time', 'with_first',
-           'given_up', 'next_runs']
+           'pretrained', 'advice', 'choose_settings', 'label_thresholds', 'known_thresholds', 'probe_settings',
+           'by_label', 'solved', 'choose_readout', 'enough', 'Plan', 'probes', 'one_run', 'most_epochs', 'cost',
+           'fit_time', 'with_first', 'given_up', 'next_runs']
 
 # %% ../../nbs/67_choices.ipynb #003664f3
 import math
@@ -85,11 +85,16 @@ COUNTED = { # thresholds → names of readouts
     'global': ('own|global', 'linear@features|global', 'scores|global'),
     .5: ('own@.5', 'probe', 'probe1', 'scores@0')}
 
+def known_thresholds(value) -> str | float: # a key of `COUNTED`
+    "The kind of thresholds, also from the text of a command line; `ValueError` for another."
+    for key, said in {'label': ('label',), 'global': ('global',), .5: ('.5', '0.5')}.items():
+        if str(value) in said: return key
+    raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {value!r}")
+
 def probe_settings(thresholds, # a key of `COUNTED`
     ) -> dict: # settings of the readouts
-    "Which readouts a run makes; `ValueError` for unknown thresholds."
-    if thresholds not in COUNTED: raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {thresholds!r}")
-    return dict(kind='grid', epochs=10) if thresholds == .5 else dict(kind='linear')
+    "Which readouts a run makes."
+    return dict(kind='grid', epochs=10) if known_thresholds(thresholds) == .5 else dict(kind='linear')
 
 # %% ../../nbs/67_choices.ipynb #faba1bbc
 def by_label(found: dict, # name → `Readout`
@@ -125,6 +130,7 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
                    seed: int = 0 # of the probes that are trained
     ) -> tuple: # name, `Probe` or None, (L,) thresholds of probabilities
     "The readout with the best mean of Macro and Micro-F1 on validation data; `ValueError` where there is none."
+    thresholds = known_thresholds(thresholds)
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
     if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in COUNTED[thresholds] if k in found]

@@ -16,13 +16,12 @@ from .. import learner
 from ..data import Dataset
 from ..data import split
 from ..losses import LOSSES
-from ..probe import Probe, read_out
+from ..probe import Probe
 from .cells import sets_in, count_unknown, label_matrix, zero_one
-from .compare import choose_settings
+from .choices import COUNTED, choose_readout, choose_settings, known_thresholds
 from .instances import aligned, dense, kind_of, texts
 from .options import check_output, builtin, positive, whole
 from .pictures import Files
-from .report import READ
 
 # %% ../../nbs/83_estimator.ipynb #b9ae8e8e
 DEFAULT_LOSS = 'bce' # see below
@@ -130,8 +129,9 @@ class _Params:
         if isinstance(share, (bool, str)) or not 0 < share < 1:
             raise ValueError(f'validation: expected a share between 0 and 1, got {share!r}')
         if self.loss not in LOSSES: raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.readout not in (None, *READ):
-            raise ValueError(f"readout: expected one of {', '.join(READ)}, got {self.readout!r}")
+        known = [k for k in COUNTED[known_thresholds(self.thresholds)] if not k.startswith('scores')]
+        if self.readout not in (None, *known):
+            raise ValueError(f"readout: expected one of {', '.join(known)}, got {self.readout!r}")
         for k in ('epochs', 'batch_size'): whole(k, getattr(self, k))
         positive('lr', self.lr)
 
@@ -151,26 +151,20 @@ class _FitDataset:
         self.check_params()
         encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size)
         s, seed = s | builtin(self.settings or {}), self._seed()
-        training = {k: v for k, v in s.items() if k != 'probe'}
-        t = learner.train(ds, encoder, str(self.loss), training, seed=seed)
+        t = learner.train(ds, encoder, str(self.loss), s, seed=seed)
         f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
-        r = read_out(f, ys, self.loss, seed, **s.get('probe', {}))
-        self._choose(t, {k: v for k, v in r.items() if k in READ})
-        self.columns_, self.classes_ = ds.info.get('columns', {}), np.array(ds.labels)
-        self.thresholds_, self.kind_ = np.broadcast_to(self.thresholds_, ds.n_labels).astype(float), ds.kind
+        chosen = choose_readout(f, ys, self.loss, self.thresholds, self.readout, seed)
+        self.readout_, self.probe_, self.thresholds_ = chosen
+        self._keep_best(t)
+        self.columns_, self.classes_, self.kind_ = ds.info.get('columns', {}), np.array(ds.labels), ds.kind
         if ds.kind == 'features': self.n_features_in_ = ds.x.shape[1]
         return self
 
 # %% ../../nbs/83_estimator.ipynb #a941c344
-class _Choice:
-    "The choice of a readout on validation data."
-    def _choose(self, t, readouts):
-        "Keep the best epoch and the best readout, or the one that is asked for."
-        if self.readout not in (None, *readouts):
-            raise ValueError(f"readout: expected one of {', '.join(readouts)} for {self.loss}, got {self.readout!r}")
-        self.readout_ = self.readout or max(readouts, key=lambda k: readouts[k].info['val_macro_f1'])
-        best = readouts[self.readout_]
-        self.probe_, self.thresholds_ = best.probe, best.threshold if best.probe else expit(best.threshold)
+class _Kept:
+    "What is kept of a training."
+    def _keep_best(self, t):
+        "Keep the best epoch, and nothing of the data."
         t.model.load_state_dict(t.best_state)
         t.ds = t.learn = t.best_state = None
         t.inputs, self.trained_ = {}, t
@@ -253,7 +247,7 @@ class _Loaded:
         return self
 
 # %% ../../nbs/83_estimator.ipynb #ad733b34
-PARTS = (_Instances, _Labels, _Params, _Fit, _Parts, _FitDataset, _Choice, _Predict, _Score, _Saved, _Loaded)
+PARTS = (_Instances, _Labels, _Params, _Fit, _Parts, _FitDataset, _Kept, _Predict, _Score, _Saved, _Loaded)
 
 class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
     "A multi-label classifier by scikit-learn's conventions, for features, texts or pictures."
@@ -264,14 +258,16 @@ class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
                  lr: float = None, # highest learning rate; default: by encoder
                  batch_size: int = None, # instances in a batch; default: by size
                  settings: dict = None, # further ones, as in `mlcl.learner.train`
-                 readout: str = None, # one of `READ`; default: the best on the validation split
+                 thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
+                 readout: str = None, # one of `COUNTED[thresholds]`; default: the best on the validation split
                  validation: float = .2, # share of the training data that chooses readout and thresholds
                  unknown: str = None, # NaN in labels: 'absent', or 'mask' for a loss on logits; default: refused
                  sep: str = None, # what separates labels in a text such as 'a|b'; default: found out
                  random_state=None # a number, or a `RandomState`
         ):
         self.loss, self.encoder, self.epochs, self.lr, self.batch_size = loss, encoder, epochs, lr, batch_size
-        self.settings, self.readout, self.validation = settings, readout, validation
+        self.settings, self.thresholds, self.readout = settings, thresholds, readout
+        self.validation = validation
         self.unknown, self.sep, self.random_state = unknown, sep, random_state
 
     def __sklearn_tags__(self):

@@ -10,7 +10,8 @@ import numpy as np, torch
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from ..data import Dataset, take
-from ..encoders import ENCODERS, Backbone, HuggingFace, input_scaling, make_encoder, weights_sha256
+from ..encoders import ENCODERS, Backbone, HuggingFace, input_scaling, make_encoder, same_weights
+from ..encoders import weights_sha256, without_downloads
 from ..encoders.images import Squares
 from .choices import pretrained
 
@@ -95,9 +96,8 @@ def _again(kind, shift, factor, sha256):
     if spec is None: raise ValueError(f'view: expected a pretrained network for {kind} data on this machine, got none')
     name = spec.removesuffix(':frozen').removeprefix('hf:')
     res = ENCODERS['frozen_text' if kind == 'text' else 'frozen'](name, len(shift))
-    net = HuggingFace(name).net if kind == 'text' else Backbone(name)
-    if weights_sha256(net) != sha256:
-        raise ValueError('view: expected the weights that the model was trained on, got others')
+    with without_downloads(): net = HuggingFace(name).net if kind == 'text' else Backbone(name)
+    same_weights(spec, sha256, weights_sha256(net))
     res.shift.copy_(torch.tensor(shift)), res.factor.copy_(torch.tensor(factor))
     return res
 
