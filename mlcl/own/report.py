@@ -18,6 +18,7 @@ from .baselines import BASELINES, is_kept
 from .choices import COUNTED
 from .quality import quality
 from .read import found
+from ..metrics import unpack
 from ..stats import effect, leaderboard
 from ..study import Store, device_name, minutes, rounded, stored_scores, versions
 
@@ -72,12 +73,26 @@ def _failed(store, exps):
 
 # %% ../../nbs/82_report.ipynb #9ba4f576
 def _best(recs):
-    "The best readout of each loss by the mean of Macro and Micro-F1; a baseline comes before a loss that is no better."
+    "The best readout of each loss by the mean of Macro and Micro-F1; the simplest that is as good comes first."
     macro, micro = (_validation(recs, m) for m in ('macro_f1', 'micro_f1'))
     val = macro.assign(macro=macro['mean'], micro=micro['mean'], mean=(macro['mean'] + micro['mean'])/2).reset_index()
-    val['complex'] = ~val['loss'].isin(list(BASELINES))
-    val = val.sort_values(['mean', 'complex'], ascending=[False, True], kind='stable')
-    return val.drop_duplicates('loss').set_index('loss')
+    val = val.sort_values('mean', ascending=False, kind='stable').drop_duplicates('loss').set_index('loss')
+    return _simplest(recs, val)
+
+def _simplest(recs, val):
+    "The best baseline goes to the top unless the best loss leads it by more than a standard error."
+    simple, top = [l for l in val.index if l in BASELINES], val.index[0]
+    if not simple or top in BASELINES: return val
+    lead = val['mean'][top] - val['mean'][simple[0]]
+    if lead > _standard_error(recs, *((l, val.readout[l]) for l in (top, simple[0]))): return val
+    return val.loc[[simple[0], *val.index.drop(simple[0])]]
+
+def _standard_error(recs, *pair):
+    "Of the difference of two models on validation data, over its instances; 0 where it is not known."
+    held = [[r['replicates'] for r in recs if (r['loss'], r['readout']) == one and r['split'] == 'val'] for one in pair]
+    if any(h is None for hs in held for h in hs): return 0.
+    a, b = (np.mean([unpack(h['macro_f1']) + unpack(h['micro_f1']) for h in hs], 0)/2 for hs in held)
+    return float(np.std(a - b, ddof=1))
 
 def _validation(recs, metric):
     "Leaderboard of a metric on validation data, by loss and readout."
@@ -165,8 +180,10 @@ def recommend(rows: list) -> str: # some sentences
     name = f"the baseline {top['loss']} ({top['about']})" if simple else f"{top['loss']} (readout {top['readout']})"
     test = _interval(top['macro_f1'], top['lower'], top['upper'])
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
-    best = f'it has the best mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f})'
-    res = f'Take {name}: {best}, and Macro-F1 {test} on test data.'
+    ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
+    best = 'no loss leads it by more than a standard error' if ahead else 'it is the best'
+    res = (f'Take {name}: {best} by the mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f}), '
+           f'and it has Macro-F1 {test} on test data.')
     return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
 # %% ../../nbs/82_report.ipynb #7b7edcbc
