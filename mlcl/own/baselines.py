@@ -11,7 +11,7 @@ __all__ = ['WIDE', 'Recipe', 'ALL', 'BASELINES', 'COMPARED', 'FORMAT', 'LinearMo
 import json, time
 import numpy as np
 from collections import namedtuple
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fastcore.basics import patch
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
@@ -212,8 +212,10 @@ def measured(y, # (n, L) labels of the split
 class BaselineClassifier:
     "A baseline with a threshold for each label, for new instances."
     def __init__(self, name: str, # a key of `BASELINES`
-                 readout: str = 'scores|label', random_state: int = 0):
-        self.name, self.readout, self.random_state = name, readout, random_state
+                 readout: str = 'scores|label', random_state: int = 0,
+                 refit: bool = False # train once more on training and validation data together?
+        ):
+        self.name, self.readout, self.random_state, self.refit = name, readout, random_state, refit
 
     def fit_dataset(self, ds: Dataset):
         "Train on the training split; choose strength, thresholds and probabilities on the validation split."
@@ -225,7 +227,17 @@ class BaselineClassifier:
         self.slope_ = max(float(slope.coef_[0, 0]), 1e-3), float(slope.intercept_[0])
         self.thresholds_ = np.full(ds.n_labels, self._sigmoid(np.asarray(r.threshold)))
         self.classes_, self.kind_, self.columns_ = np.array(ds.labels), ds.kind, ds.info.get('columns', {})
+        if self.refit: self._refit(ds)
         return self
+
+    def _refit(self, ds):
+        "Train once more on all data, with the strength that was chosen."
+        both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
+        ds = replace(ds, splits=ds.splits | dict(train=both))
+        self.view_ = BASELINES[self.name].view().fit(ds)
+        self.model_ = BASELINES[self.name].model()
+        if self.strength_ is not None: self.model_.strengths = (self.strength_,)
+        self.model_.fit(_rows(self.view_, ds, 'train'), (ds.y[both] == 1).astype(int), self.random_state)
 
     def _sigmoid(self, s): return expit(self.slope_[0]*s + self.slope_[1])
     def scores(self, X): # (n, L)

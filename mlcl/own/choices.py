@@ -126,10 +126,10 @@ def by_label(found: dict, # name → `Readout`
 
 def solved(outputs, ys, strength: float # as chosen on validation data
     ) -> Probe:
-    "The logistic regression of one strength on the features of the training split, as heads."
+    "The logistic regression of one strength, which is its `grid`, on the features of the training split."
     fit = logistic(outputs['train']['features'], ys['train'])
     one = fit.weight[fit.strengths.index(strength)]
-    return Probe([], one[None, None], fit.mean, fit.factor, best=0)
+    return Probe([strength], one[None, None], fit.mean, fit.factor, best=0)
 
 def _validated(found, y_val, thresholds, name):
     "Macro plus Micro-F1 of a readout on validation data."

@@ -7,6 +7,7 @@ __all__ = ['DEFAULT_LOSS', 'PARTS', 'repeats', 'MultiLabelClassifier']
 
 # %% ../../nbs/83_estimator.ipynb #56c90996
 import numpy as np, pandas as pd, torch
+from dataclasses import replace
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
@@ -18,7 +19,7 @@ from ..data import split
 from ..losses import LOSSES
 from ..probe import Probe
 from .cells import sets_in, count_unknown, label_matrix, zero_one
-from .choices import COUNTED, choose_readout, choose_settings, known_thresholds
+from .choices import COUNTED, choose_readout, choose_settings, known_thresholds, solved
 from .instances import aligned, dense, kind_of, texts
 from .options import check_output, builtin, positive, whole
 from .pictures import Files
@@ -132,6 +133,8 @@ class _Params:
         known = [k for k in COUNTED[known_thresholds(self.thresholds)] if not k.startswith('scores')]
         if self.readout not in (None, *known):
             raise ValueError(f"readout: expected one of {', '.join(known)}, got {self.readout!r}")
+        if self.refit and self.readout != 'own@.5' and known_thresholds(self.thresholds) == .5:
+            raise ValueError("refit: expected thresholds 'label' or 'global', or the readout own@.5")
         for k in ('epochs', 'batch_size'): whole(k, getattr(self, k))
         positive('lr', self.lr)
 
@@ -155,7 +158,8 @@ class _FitDataset:
         f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
         chosen = choose_readout(f, ys, self.loss, self.thresholds, self.readout, seed)
         self.readout_, self.probe_, self.thresholds_ = chosen
-        self._keep_best(t)
+        self._keep(t, t.best_state)
+        if self.refit: self._refit(ds, encoder, s, seed)
         self.columns_, self.classes_, self.kind_ = ds.info.get('columns', {}), np.array(ds.labels), ds.kind
         if ds.kind == 'features': self.n_features_in_ = ds.x.shape[1]
         return self
@@ -163,9 +167,18 @@ class _FitDataset:
 # %% ../../nbs/83_estimator.ipynb #a941c344
 class _Kept:
     "What is kept of a training."
-    def _keep_best(self, t):
-        "Keep the best epoch, and nothing of the data."
-        t.model.load_state_dict(t.best_state)
+    def _refit(self, ds, encoder, s, seed):
+        "Train once more on the validation split as well; epochs, strength and thresholds are those that were chosen."
+        both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
+        s = s | dict(epochs=self.trained_.best_epoch)
+        t = learner.train(replace(ds, splits=ds.splits | dict(train=both)), encoder, str(self.loss), s, seed=seed)
+        train = {f: dict(train=f('train')) for f in (t.outputs, t.labels)}
+        if self.probe_: self.probe_ = solved(train[t.outputs], train[t.labels], self.probe_.grid[0])
+        self._keep(t, t.model.state_dict())
+
+    def _keep(self, t, state):
+        "Keep the weights of one epoch, and nothing of the data."
+        t.model.load_state_dict(state)
         t.ds = t.learn = t.best_state = None
         t.inputs, self.trained_ = {}, t
 
@@ -261,13 +274,14 @@ class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
                  thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
                  readout: str = None, # one of `COUNTED[thresholds]`; default: the best on the validation split
                  validation: float = .2, # share of the training data that chooses readout and thresholds
+                 refit: bool = False, # then train once more on all of the data?
                  unknown: str = None, # NaN in labels: 'absent', or 'mask' for a loss on logits; default: refused
                  sep: str = None, # what separates labels in a text such as 'a|b'; default: found out
                  random_state=None # a number, or a `RandomState`
         ):
         self.loss, self.encoder, self.epochs, self.lr, self.batch_size = loss, encoder, epochs, lr, batch_size
         self.settings, self.thresholds, self.readout = settings, thresholds, readout
-        self.validation = validation
+        self.validation, self.refit = validation, refit
         self.unknown, self.sep, self.random_state = unknown, sep, random_state
 
     def __sklearn_tags__(self):

@@ -89,7 +89,8 @@ def _simplest(recs, val):
 
 def _standard_error(recs, *pair):
     "Of the difference of two models on validation data, over its instances; 0 where it is not known."
-    held = [[r['replicates'] for r in recs if (r['loss'], r['readout']) == one and r['split'] == 'val'] for one in pair]
+    val = [r for r in recs if r['split'] == 'val']
+    held = [[r.get('replicates') for r in val if (r['loss'], r['readout']) == one] for one in pair]
     if any(h is None for hs in held for h in hs): return 0.
     a, b = (np.mean([unpack(h['macro_f1']) + unpack(h['micro_f1']) for h in hs], 0)/2 for hs in held)
     return float(np.std(a - b, ddof=1))
@@ -182,8 +183,8 @@ def recommend(rows: list) -> str: # some sentences
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
     ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
     best = 'no loss leads it by more than a standard error' if ahead else 'it is the best'
-    res = (f'Take {name}: {best} by the mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f}), '
-           f'and it has Macro-F1 {test} on test data.')
+    how = f'by the mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f})'
+    res = f'Take {name}: {best} {how}, and it has Macro-F1 {test} on test data.'
     return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
 # %% ../../nbs/82_report.ipynb #7b7edcbc
