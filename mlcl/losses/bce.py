@@ -83,7 +83,7 @@ def _fitting(v, logits, name='pos_weight'):
 
 # %% ../../nbs/10_bce.ipynb #91718da2
 class WeightedLoss(EntryLoss):
-    "An `EntryLoss` whose positives may have a weight for each label. The weights are no part of the saved state."
+    "An `EntryLoss` whose positives may have a weight for each label. The weights are not part of the saved state."
     def __init__(self,
                  reduction: str = 'mean', # a name in `REDUCTIONS`
                  *, pos_weight=None, # w (L,), or 'balanced'; None: 1 for all
@@ -97,7 +97,7 @@ class WeightedLoss(EntryLoss):
 
 # %% ../../nbs/10_bce.ipynb #df169f61
 class BCELoss(WeightedLoss):
-    """Binary cross-entropy on logits, mean over instances and labels: torch's own.
+    """Binary cross-entropy on logits, mean over instances and labels: PyTorch's own.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
     pos_weight, clip, label_counts, n_instances: weights of positives, see `WeightedLoss`.

@@ -67,7 +67,7 @@ def rows_to_one(mats: list # one (b, M_k) matrix of nonnegative numbers for each
 def others(n: Tensor, # (L,) number of references that carry each label
            me: Tensor # (b,) position of each anchor among the references, −1 for none
     ) -> Tensor: # (L,) where all anchors are among the references or none is, else (b, L)
-    "How many references beside the anchor carry each of *its* labels."
+    "How many references besides the anchor carry each of *its* labels."
     own = me >= 0
     if own.all(): return n - 1
     return n - own[:, None].to(n.dtype) if own.any() else n
@@ -218,7 +218,7 @@ class LossForm(nn.Module):
     def count(self, labels: Tensor) -> float:
         "What the sum over the anchors is divided by, given the labels (B, L); None: the anchors with a positive."
     def live(self, labels: LabelSets, refs: list) -> Tensor:
-        "Positions of the prototypes that can have a positive, so that the rows of the others are saved; None: all may."
+        "Positions of the prototypes that can have a positive, so that the rows of the others are skipped; None: all may."
 
 # %% ../../nbs/20_contrast.ipynb #a295f575
 class ContrastiveLoss(LossForm):
