@@ -76,7 +76,7 @@ class RegLoss(PrototypeLoss):
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
                  regularize: bool = True, # False gives WREG, with the usual repulsion between positives
-                 prototype_anchors: bool = True, # False: prototypes are references only; cheaper where labels are many
+                 prototype_anchors: bool = True, # False: prototypes are references only; cheaper with many labels
                  tile: int = None, product: torch.dtype = None # see above
                 ):
         super().__init__(n_labels, dim, temperature, tile, product)
