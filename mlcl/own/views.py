@@ -13,7 +13,7 @@ from ..data import Dataset, take
 from ..encoders import ENCODERS, Backbone, HuggingFace, input_scaling, make_encoder, same_weights
 from ..encoders import weights_sha256, without_downloads
 from ..encoders.images import Squares
-from .choices import pretrained
+from .choices import choose_settings, pretrained
 
 # %% ../../nbs/79_views.ipynb #fdbb2706
 class View:
@@ -75,11 +75,12 @@ class Colours(View):
 
 class FrozenView(View):
     "Standardised features of a frozen pretrained network, rows of about length 1."
-    def __init__(self, kind='text', shift=None, factor=None, sha256=None):
-        if shift is not None: self.encoder = _again(kind, shift, factor, sha256)
+    def __init__(self, kind='text', shift=None, factor=None, sha256=None, **options): # options of the encoder
+        if shift is not None: self.encoder = _again(kind, shift, factor, sha256, options)
 
     def fit(self, ds):
-        self.encoder = make_encoder(pretrained(ds.kind), ds)
+        spec = pretrained(ds.kind)
+        self.encoder = make_encoder(spec, ds, **choose_settings(ds, spec)[1]['encoder'])
         return self
 
     def _scaled(self, x): return ((x - self.encoder.shift)*self.encoder.factor/x.shape[1]**.5).numpy()
@@ -87,15 +88,16 @@ class FrozenView(View):
     def __call__(self, x): return self._scaled(self.encoder.prepare(x)[0])
     def state(self):
         e = self.encoder
-        return dict(kind=e.kind, shift=e.shift.tolist(), factor=e.factor.tolist(), sha256=e.weights_sha256)
+        known = dict(kind=e.kind, shift=e.shift.tolist(), factor=e.factor.tolist(), sha256=e.weights_sha256)
+        return known | (dict(windows=e.windows) if e.kind == 'text' else {})
 
 # %% ../../nbs/79_views.ipynb #53deccf1
-def _again(kind, shift, factor, sha256):
+def _again(kind, shift, factor, sha256, options):
     "The frozen encoder of this package for a kind of data, with the scaling of a saved view."
     spec = pretrained(kind)
     if spec is None: raise ValueError(f'view: expected a pretrained network for {kind} data on this machine, got none')
     name = spec.removesuffix(':frozen').removeprefix('hf:')
-    res = ENCODERS['frozen_text' if kind == 'text' else 'frozen'](name, len(shift))
+    res = ENCODERS['frozen_text' if kind == 'text' else 'frozen'](name, len(shift), **options)
     with without_downloads(): net = HuggingFace(name).net if kind == 'text' else Backbone(name)
     same_weights(spec, sha256, weights_sha256(net))
     res.shift.copy_(torch.tensor(shift)), res.factor.copy_(torch.tensor(factor))
