@@ -21,7 +21,7 @@ STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # ρ, from 10 to 10⁻⁴, f
 
 # %% ../nbs/77_linear.ipynb #c0a10003
 def _objective(u, c, x1, y, decay):
-    "The objective of @eq-probe-logistic, summed over labels, and its gradient with respect to `u`; the weights are c·u, bias last."
+    "The objective of @eq-probe-logistic, summed over labels, and its gradient by `u`; the weights are c·u, bias last."
     w = c*u
     z = x1 @ w.T
     grad = (z.sigmoid() - y).T @ x1/len(y) + decay*w
@@ -55,7 +55,7 @@ def _path(x1, y, e, strengths, tol, steps):
 # %% ../nbs/77_linear.ipynb #2e6e105a
 def scaling(x: Tensor # (N, D) training features
     ) -> tuple: # mean (D,) and factor (D,), both in float64
-    "Mean and factor that standardise features and scale rows to a norm of about 4 (by 4/√D); a constant feature gets factor 0."
+    "Mean and factor that standardise features to norm 4 a row on average; a constant feature gets factor 0."
     std, mean = torch.std_mean(x.double(), 0, correction=0)
     keep = std > 1e-6*mean.abs()
     return mean, 4*keep/(std.where(keep, torch.ones_like(std))*math.sqrt(x.shape[1]))
