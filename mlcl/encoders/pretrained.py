@@ -250,13 +250,15 @@ class FrozenText(MLP):
 
     def prepare(self, x): return _encode(self._frozen(), list(x), self.windows).float(),
 
-    @classmethod
-    def build(cls, ds, arg, length=300, pooling=None, windows=1, **options):
-        "An MLP on the features of `arg`, scaled by those of the training split."
-        net, sha256 = _network(arg, length, pooling)
-        x = frozen_texts(net, take(ds.x, ds.splits['train']), windows=windows)
-        enc = cls(arg, x.shape[1], length=length, pooling=net.pooling, windows=windows, **options)
-        _, shift, factor = input_scaling(x, 'dense')
-        enc.shift.copy_(shift), enc.factor.copy_(factor)
-        enc.weights_sha256 = sha256
-        return enc
+# %% ../../nbs/75_pretrained.ipynb #87964a32
+@classmethod
+def _build(cls, ds, arg, length=300, pooling=None, windows=1, **options):
+    "An MLP on the features of `arg`, scaled by those of the training split."
+    net, sha256 = _network(arg, length, pooling)
+    x = frozen_texts(net, take(ds.x, ds.splits['train']), windows=windows)
+    enc = cls(arg, x.shape[1], length=length, pooling=net.pooling, windows=windows, **options)
+    _, shift, factor = input_scaling(x, 'dense')
+    enc.shift.copy_(shift), enc.factor.copy_(factor)
+    enc.weights_sha256 = sha256
+    return enc
+FrozenText.build = _build

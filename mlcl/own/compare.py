@@ -21,7 +21,7 @@ from ..losses import LOSSES
 from ..labels import buckets
 from .baselines import baselines_for, measured, run_baseline, simple
 from .choices import Plan, advice, by_label, choose_settings, cost, enough, given_up
-from .choices import known_thresholds, most_epochs, next_runs, one_run, probe_settings, with_first
+from .choices import most_epochs, next_runs, one_run, probe_settings, with_first
 from .read import found, read
 from .report import results, score_name, write_report
 from .options import afford, check_output, positive, whole
@@ -266,7 +266,6 @@ def compare(data, # what `read` takes, or a `Dataset`
     begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
     if out is not None: check_output(out)
-    thresholds = known_thresholds(thresholds)
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
     ds = _data(data, reading, say)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")

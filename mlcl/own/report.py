@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..data import Dataset, facts
 from .baselines import BASELINES, is_kept
-from .choices import COUNTED
+from .choices import COUNTED, known_thresholds
 from .quality import quality
 from .read import found
 from ..metrics import unpack
@@ -38,7 +38,7 @@ def results(ds: Dataset, store: Store, exps: list, # runs of losses
             thresholds='label' # a key of `COUNTED`
     ) -> dict: # plain data, ready for JSON
     "Leaderboard, comparisons with the best, scores of each label; every choice is made on validation data."
-    recs = _records(store, exps, simples)
+    recs, thresholds = _records(store, exps, simples), known_thresholds(thresholds)
     val = _best([r for r in recs if r['readout'] in COUNTED[thresholds]])
     mine = [r for r in recs if r['split'] == 'test' and r['readout'] == val.readout[r['loss']]]
     rows = _rows(ds, recs, mine, val)
