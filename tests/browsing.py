@@ -16,9 +16,8 @@ AXE = (importlib.resources.files("selenium_axe_python")/"axe-core"/"axe.min.js")
 
 def serve(folder):
     "The address of a folder on a free port of this machine, until the tests are over."
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/"
 
@@ -57,16 +56,15 @@ def press(browser, *keys):
 
 # axe-core on the open page. Of contrast, its slow rule, it is asked once a look: colours, letters, opacity.
 CHECK = """
-const done = arguments[0], grounds = new Map(), seen = new Set();
-const run = (where, what) => axe.run(where, {...what, resultTypes: ['violations']});
+const grounds = new Map(), looks = new Map();
 for (const e of document.querySelectorAll('body, body *')) {
   const c = getComputedStyle(e), said = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
   grounds.set(e, [grounds.get(e.parentElement), c.backgroundColor, c.backgroundImage, c.opacity].join());
   const look = [grounds.get(e), c.color, c.fontSize, c.fontWeight].join();
-  e.toggleAttribute('data-look', said && e.checkVisibility() && !seen.has(look) && !!seen.add(look));
+  if (said && e.checkVisibility() && !looks.has(look)) looks.set(look, e);
 }
-run(document, {rules: {'color-contrast': {enabled: false}}}).then(async all => done(
-  [...all.violations, ...(await run({include: ['[data-look]']}, {runOnly: ['color-contrast']})).violations]));
+axe.run({rules: {'color-contrast': {enabled: false}}, resultTypes: ['violations']}).then(async all => arguments[0]([
+  ...all.violations, ...(await axe.run([...looks.values()], {runOnly: ['color-contrast']})).violations]));
 """
 
 
@@ -79,13 +77,13 @@ def violations(browser):
 
 def too_wide(browser):
     "The page, where it is wider than the window, and what stands out of the window to the right."
-    if not each(browser, "html", when="e.scrollWidth > innerWidth"): return []
-    return ["the page", *each(browser, "main *", when="e.getBoundingClientRect().right > innerWidth")[:3]]
+    wide = each(browser, "html", "'the page'", "e.scrollWidth > innerWidth")
+    return wide and wide + each(browser, "main *", when="e.getBoundingClientRect().right > innerWidth")[:3]
 
 
 # What nobody should find on a page: elements, and when they are wrong. Quarto gives an id to each of two themes.
 WRONG = {
-    "ids twice": ("[id]:not(#quarto-bootstrap, #quarto-text-highlighting-styles)", "e !== document.getElementById(e.id)"),
+    "same id": ("[id]:not(#quarto-bootstrap, #quarto-text-highlighting-styles)", "e !== document.getElementById(e.id)"),
     "LaTeX": ("annotation", "true"), "formulas not set": ("span.math, merror", "true"),
     "wide code": ("main pre.sourceCode", "e.offsetParent && e.scrollWidth > e.clientWidth + 1"),
     "gaps in code": ("main pre.sourceCode > code",
@@ -104,10 +102,9 @@ def findings(browser, address):
     sent = [json.loads(m["message"])["message"] for m in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"}
     assert address in asked, "the requests are seen"
-    own = address.rpartition("/")[0], "data:", "blob:", "about:"
-    found = {"other hosts": [u for u in asked if not u.startswith(own)]}
+    found = {what: each(browser, selector, when=when) for what, (selector, when) in WRONG.items()}
+    found["requests"] = [u for u in asked if not u.startswith((address.rpartition("/")[0], "data:", "blob:", "about:"))]
     found["console"] = [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]
-    found |= {what: each(browser, selector, when=when) for what, (selector, when) in WRONG.items()}
     found["desk"] = violations(browser)
     look_as(browser, 390, "dark")
     found |= {"wide on a phone": too_wide(browser), "phone": violations(browser)}

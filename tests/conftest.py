@@ -13,8 +13,6 @@ if os.environ.get("MLCL_NEW_LOSS"):
     exec("\n".join(next(s for s in code if part in s) for part in ("import LOSSES", "class DiceSupConLoss")))
 
 
-# The site, for the tests that look at it: imported when asked for, since other tests need none of it
-
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     "The folder of the site as pandoc renders it, and the problems of its build. The first worker builds it for all."
@@ -23,15 +21,15 @@ def built(tmp_path_factory):
     out, said = base/"site", base/"site.txt"
     with FileLock(base/"site.lock"):
         if not said.exists():
-            run = [sys.executable, ROOT/"tools"/"site.py", "--plain", "--out", out]
-            run = subprocess.run(run, capture_output=True, text=True)
+            command = [sys.executable, ROOT/"tools"/"site.py", "--plain", "--out", out]
+            run = subprocess.run(command, capture_output=True, text=True)
             said.write_text(run.stderr[-3000:] if run.returncode else "")
     return out, said.read_text()
 
 
 @pytest.fixture(scope="session")
 def address(built):
-    from browsing import serve
+    from browsing import serve # here, since other tests need none of it
     if not (built[0]/"index.html").exists(): pytest.fail("the site was not built: " + built[1], pytrace=False)
     return serve(built[0])
 
@@ -51,7 +49,7 @@ def browser(tmp_path_factory):
     flags = "headless no-sandbox disable-gpu disable-quic disable-component-update hide-scrollbars".split()
     for flag in [*flags, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"]: options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.timeouts = dict(script=120_000, implicit=10_000)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    browser.set_script_timeout(120)
     yield browser
     browser.quit()

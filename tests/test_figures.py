@@ -5,8 +5,9 @@ from browsing import each, look_as, opens, press, too_wide
 from mlcl.losses.contrast import row_loss
 from mlcl.losses.reg import reg_weight
 from mlcl.plots import LOSS_STYLE, PALETTE
-from selenium.webdriver import ActionChains
-from selenium.webdriver.common.keys import Keys
+from mlcl.stats import leaderboard
+from mlcl.study import find, store_of
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.support.ui import Select
 
 F64 = torch.float64
@@ -14,14 +15,8 @@ forces, explorer = opens("28_gradients.html"), opens("58_explorer.html")
 
 
 def text(page, name): return page.find_element("id", name).text
+def rows(page, name): return each(page, f"#{name} tr", "[...e.cells].map(c => c.textContent)")
 
-
-def rows(page, name):
-    "The texts of a table, without the column that draws."
-    return each(page, f"#{name} tr", "[...e.querySelectorAll('th, td:not(.plot)')].map(c => c.textContent)")
-
-
-# Page 28: sliders move the figure, and its numbers are the package's
 
 def expected(tau, overlap, n_pos, near, far):
     "Forces on the watched reference, another positive and a negative, by the core's gradient, in units of weight."
@@ -70,13 +65,8 @@ def test_what_the_forces_say(forces):
     assert not too_wide(forces)
 
 
-# Page 58: its rows are the leaderboard, its filters filter
-
 def test_rows_of_the_explorer_are_the_leaderboard(explorer):
     "For each study, metric and readout, from the records that the page holds, in a small file: rows, means, intervals."
-    from mlcl.stats import leaderboard
-    from mlcl.study import find, store_of
-
     data, held = explorer.execute_script("""return [mlclExplorer.data, Object.fromEntries(
         ['macro_f1', 'map'].map(metric => [metric, mlclExplorer.rows({metric})]))]""")
     runs = {r for rs in data["runs"].values() for r in rs}
@@ -110,13 +100,13 @@ def test_losses_are_told_apart_without_colour_in_the_explorer(explorer):
 
 
 def test_filters_of_the_explorer(explorer):
-    def table(): return rows(explorer, "ex-rows")
+    def table(): return rows(explorer, "ex-rows") # name, drawing, mean, interval
     def choose(what, value): Select(explorer.find_element("id", f"ex-{what}")).select_by_value(value)
     one = table()
     assert len(one) == len(each(explorer, "#ex-rows .plot > svg")) > 5
-    assert one == sorted(one, key=lambda r: -float(r[1]))
+    assert one == sorted(one, key=lambda r: -float(r[2]))
     choose("metric", "hamming")
-    assert table() == sorted(table(), key=lambda r: float(r[1])) and "lower is better" in text(explorer, "ex-caption")
+    assert table() == sorted(table(), key=lambda r: float(r[2])) and "lower is better" in text(explorer, "ex-caption")
     choose("set", ""), choose("loss", "reg")
     held = explorer.execute_script("return mlclExplorer.data")
     reg = [x["key"] for x in held["losses"]].index("reg")

@@ -6,18 +6,25 @@ from execnb.nbio import new_nb
 from pandas import DataFrame
 from browsing import PAGES, ROOT, findings, places_of, process, serve, site
 
-SOURCES = sorted(site.NBS.glob("*.ipynb"))
-
 
 def cells(path, kind="code"): return [c for c in site.read_nb(path).cells if c.cell_type == kind]
 def prose(path): return "\n\n".join(c.source for c in cells(path, "markdown"))
+def notebook(*cells): return new_nb([dict(cell_type=k, source=s, metadata={}, outputs=outs) for k, s, *outs in cells])
+def shown(kind, text): return dict(output_type="display_data", data={kind: [text], "text/plain": ["<Figure>"]})
+def in_order(parts, text): return re.search(".*".join(map(re.escape, parts.split(" … "))), text, flags=re.S)
 
 
-# The processed notebooks, as both renderers read them
-
-def test_every_notebook_is_in_the_sidebar_and_built_without_a_problem(built):
-    assert sorted(PAGES) == [path.name for path in SOURCES]
-    assert built[1] == ""
+def test_every_notebook_has_its_page(built):
+    "In the sidebar, without a problem, in llms.txt with its subtitle, in the search, whose entries lead somewhere."
+    assert sorted(PAGES) == sorted(path.name for path in site.NBS.glob("*.ipynb")) and built[1] == ""
+    llms, search = ((built[0]/name).read_text(encoding="utf-8") for name in ("llms.txt", "search.js"))
+    assert llms.startswith(f"# {site.get_config().title}\n\n> ")
+    assert re.findall(r"(?m)^- \[.+\]\((\S+)\): .+", llms) == [*PAGES.values()]
+    assert re.findall(r"(?m)^## (.+)", llms) == [part for part, _ in site.navigation()]
+    entries = json.loads(search.removeprefix("window.mlclSearch = ").removesuffix(";\n"))
+    assert {*PAGES.values()} <= {unquote(address) for address, *_ in entries} <= places_of(built[0])
+    for _, _, heading, text in entries:
+        assert not re.search(r"<[a-z]+[ >]|&[a-z]+;", heading) and not re.search(r"\\(frac|sum|log)\b", text)
 
 
 def test_options_stand_once_and_outputs_call_for_no_script(built):
@@ -28,6 +35,8 @@ def test_options_stand_once_and_outputs_call_for_no_script(built):
         keys = re.findall(r"(?m)^#\|\s*([\w-]+):", text)
         assert len(keys) == len({*keys}), text[:99]
         assert not re.search(r"(?m)^#\|\s*exports\b", text) or not by_nbdev & {*keys}, text[:99]
+    assert site.options("#| fig-cap: >\n#|   two\n#|   lines\n#| b: 1\nx\n#y")[0] == {"fig-cap": "two lines\n", "b": 1}
+    with pytest.raises(ValueError, match="code-fold"): site.options("#| code-fold: show\n#| code-fold: true\nx")
     assert sum(len(site.options(c.source)[0]) for c in made) > 500
     kinds = {kind for c in made for out in c.outputs for kind in out.get("data", {})}
     assert "text/markdown" in kinds and not [k for k in kinds if re.search("text/html|javascript|widget", k)]
@@ -46,26 +55,14 @@ def test_numbers_of_pages(built):
 
 def test_symbols_of_all_pages_are_in_the_index(built):
     "Each row of a symbol table has its page in the index."
-    index, tables = prose(site.PROC/"05_symbols.ipynb").splitlines(), 0
+    index, found = prose(site.PROC/"05_symbols.ipynb").splitlines(), []
     for name in PAGES:
-        for table in re.findall(r"(?m)^\| symbol \| variable .*\n\|[-| ]+\n((?:\|.*\n?)+)", prose(site.NBS/name)):
-            tables += 1
-            for row in [r for r in table.splitlines() if not r.startswith("| |")]:
-                meaning = re.split(r"(?<!\\)\| (?=[^|]*$)", row.rstrip("| "))[-1].strip()
-                assert any(meaning in ln and f"[{name[:2]}]({name}" in ln for ln in index), (name, row)
-    assert tables > 15
-
-
-def test_llms_txt_and_search_name_every_page(built):
-    "Each under its subject, with its subtitle; no entry of the search leads nowhere, none holds markup or LaTeX."
-    llms, search = ((built[0]/name).read_text(encoding="utf-8") for name in ("llms.txt", "search.js"))
-    assert llms.startswith(f"# {site.get_config().title}\n\n> ")
-    assert re.findall(r"(?m)^- \[.+\]\((\S+)\): .+", llms) == [*PAGES.values()]
-    assert re.findall(r"(?m)^## (.+)", llms) == [part for part, _ in site.navigation()]
-    entries = json.loads(search.removeprefix("window.mlclSearch = ").removesuffix(";\n"))
-    assert {*PAGES.values()} <= {unquote(address) for address, *_ in entries} <= places_of(built[0])
-    for _, _, heading, text in entries:
-        assert not re.search(r"<[a-z]+[ >]|&[a-z]+;", heading) and not re.search(r"\\(frac|sum|log)\b", text)
+        tables = re.findall(r"(?m)^\| symbol \| variable .*\n\|[-| ]+\n((?:\|.*\n?)+)", prose(site.NBS/name))
+        for row in [r for table in tables for r in table.splitlines() if not r.startswith("| |")]:
+            meaning = re.split(r"(?<!\\)\| (?=[^|]*$)", row.rstrip("| "))[-1].strip()
+            assert any(meaning in ln and f"[{name[:2]}]({name}" in ln for ln in index), (name, row)
+        found += tables
+    assert len(found) > 15
 
 
 def test_two_renderings_are_the_same(built, tmp_path):
@@ -106,15 +103,6 @@ def test_a_build_that_fails_keeps_the_old_site(tmp_path, monkeypatch, body, says
 
 # The processors
 
-def notebook(*cells):
-    "A notebook of (type, source, outputs...)."
-    return new_nb([dict(cell_type=kind, source=source, metadata={}, outputs=[*map(dict, outs)])
-                   for kind, source, *outs in cells])
-
-
-def shown(kind, text): return dict(output_type="display_data", data={kind: [text], "text/plain": ["<Figure>"]})
-
-
 FOLDED = '#| code-fold: true\n#| code-summary: "{}"\n{}'
 PLOT, IMPORT = '#| fig-alt: "x"\nplot()', "import a\nfrom b import (c,\n    d)"
 CLASS = "class A: pass\n@patch\ndef g(self: A): pass\ndef _h(): pass"
@@ -123,8 +111,8 @@ CLASS = "class A: pass\n@patch\ndef g(self: A): pass\ndef _h(): pass"
 @pytest.mark.parametrize("source, becomes", [
     ("## Paint", "## Paint {#about-paint}"), ("## `paint`", "## `paint` {#about-paint}"), # they give way to its symbol
     (PLOT, FOLDED.format("Code of the figure", PLOT)), (IMPORT, FOLDED.format("Imports", IMPORT)),
-    (f"#| exports\n{CLASS}", f"[A]{{#a .symbol}} [A.g]{{#a.g .symbol}}\n\n{CLASS}"),
-    ("#| hide\nf()", ""), ("#| export\nf()", ""), ("#| echo: false\nf()", "## A"), # its output is a part of the page
+    (f"#| exports\n{CLASS}", f"[A]{{#a .symbol}} [A.g]{{#a.g .symbol}} | {CLASS}"),
+    ("#| hide\nf()", ""), ("#| export\nf()", ""), ("#| echo: false\nf()", "## A"), # as a part of the page
     *[(same, same) for same in ("## Paints", "## Paint {#x}", "plot()", "import a\nplot()",
                                 f"#| label: tbl-a\n#| echo: false\n{PLOT}", f"#| code-fold: show\n{PLOT}")]])
 def test_what_becomes_of_a_cell(tmp_path, source, becomes):
@@ -135,42 +123,34 @@ def test_what_becomes_of_a_cell(tmp_path, source, becomes):
     found = [c.source for c in process.processed(tmp_path/"10_page.ipynb").cells]
     front = "---\ndescription: S\ntitle: 10 · T\n---\n"
     assert found[:4] == [front, "More.", "[paint]{#paint .symbol}", "def paint(): pass"]
-    assert "\n\n".join(found[4:]) == becomes
-
-
-def test_two_equal_options_are_refused():
-    assert site.options("#| fig-cap: >\n#|   two\n#|   lines\n#| b: 1\nx\n#y")[0] == {"fig-cap": "two lines\n", "b": 1}
-    with pytest.raises(ValueError, match="code-fold"): site.options("#| code-fold: show\n#| code-fold: true\nx")
+    assert " | ".join(found[4:]) == becomes
 
 
 def test_numbers_stand_to_the_right():
-    rows = dict(x=["1", "2.5"], y=["−0.01 [−0.02, +0.01]", "–"], z=["1e-5", "12 %"], words=["bce", "1"], of=["1", "1 of 2"])
+    rows = dict(x=["1", "2.5"], y=["−0.01 [−0.02, +0.01]", "–"], z=["1e-5", "12 %"], v=["bce", "1"], w=["1", "1 of 2"])
     html = process.aligned(DataFrame(rows).to_html())
     assert re.findall('class="number-cell">(.*?)<', html) == [*"xyz", *(rows[k][i] for i in (0, 1) for k in "xyz")]
 
 
 def test_terms_are_marked_in_prose_only():
-    text = "# An anchor\n\nThe `anchor` and $anchor$ of [the anchor](x.html), **Anchors** and anchors.\n\n" \
+    text = "# An anchor\n\nThe `anchor` and $anchor$ of [the anchor](x.html), **{}** and anchors.\n\n" \
            "| anchor |\n|---|\n\n```\nanchor\n```"
-    nb = notebook(("markdown", text), ("markdown", "anchor"), ("code", "anchor"))
+    nb = notebook(("markdown", text.format("Anchors")), ("markdown", "anchor"), ("code", "anchor"))
     process.define(nb, [("anchors?", "term-anchor", "It's x.")])
-    marked = text.replace("**Anchors**", '**[Anchors](06_glossary.ipynb#term-anchor "It\'s x."){.term}**')
+    marked = text.format('[Anchors](06_glossary.ipynb#term-anchor "It\'s x."){.term}')
     assert [c.source for c in nb.cells] == [marked, "anchor", "anchor"]
 
 
 def test_links_to_symbols():
     "Only where the anchor is; in 'no column `split`' the word is no function, except on its own page."
-    text = "".join(f'<a href="01.html#{word}"><code>{word}</code></a>' for word in ("split", "read_out", "Claim", "a.b", "_g"))
-    places = {f"01.html#{word}" for word in ("split", "read_out", "Claim", "a.b")}
-    for page, kept in (("01.html", ["split", "read_out", "Claim", "a.b"]), ("92.html", ["read_out", "Claim", "a.b"])):
-        assert re.findall('<a href="01.html#.*?"><code>(.*?)</code></a>', site.unlink(text, places, page)) == kept
+    words = "split", "read_out", "Claim", "a.b", "_g"
+    places = {f"01.html#{word}" for word in words[:4]}
+    text = "".join(f'<a href="01.html#{word}"><code>{word}</code></a>' for word in words)
+    for page, kept in (("01.html", words[:4]), ("92.html", words[1:4])):
+        assert (*re.findall('<a href="01.html#.*?"><code>(.*?)</code></a>', site.unlink(text, places, page)),) == kept
 
 
 # Markdown and cells, by pandoc
-
-def in_order(parts, text): return re.search(".*".join(map(re.escape, parts.split(" … "))), text, flags=re.S)
-
-
 
 def two(options, out):
     "The Markdown of a cell that calls `two` and has one output."
@@ -195,26 +175,19 @@ FIGURE = '#| label: fig-a\n#| fig-cap: "A *cap*: one"\n#| fig-alt: "an \\"alt\\"
     (two("#| echo: false", PRINTED), "four", "two()"), (two("#| output: false", PRINTED), "two()", "four"),
     (two("#| include: false", PRINTED), "", "two() … four"), (two("#| code-fold: show", PRINTED), "two()", "<details"),
     (two("#| code-fold: true", PRINTED), "<summary>Code</summary> … two() … </details> … four", "Look"),
-    (two("#| code-fold: true\n#| code-summary: Look", PRINTED), "<summary>Look</summary>", "Code"),
-    (two(FIGURE, DRAWN), '<figure id="fig-a" … alt="an &quot;alt&quot; text" … 1:</span> A <em>cap</em>: one', "&lt;Figure"),
-    (two("#| label: tbl-a\n#| tbl-cap: Sizes", TABLE), 'table-box … "number-cell">7< … Table 1:</span> Sizes', "scoped")])
+    (two("#| code-fold: true\n#| code-summary: Look", PRINTED), "<summary>Look</summary>", ">Code<"),
+    (two(FIGURE, DRAWN), '<figure id="fig-a" … alt="an &quot;alt&quot; text" … 1:</span> A <em>cap</em>: one', "&lt;"),
+    (two("#| label: tbl-a\n#| tbl-cap: Sizes", TABLE), 'table-box … -cell">7< … Table 1:</span> Sizes', "scoped"),
+    ("@eq-none", "problem … eq-none", "@"), ("$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}", "problem … twice", "{#"),
+    ("[@nobody1900]", "problem … nobody1900", "@"), (r"$\nosuch{$", "problem … TeX", "<math")])
 def test_what_is_rendered(text, there, gone):
-    "What is there stands in this order, and each formula once."
+    "What is there stands in this order, and each formula once; what cannot be resolved is a problem."
     problems = []
     html = site.pandoc(text, problems, "--to=html5", "--mathml", "--wrap=none").replace("\u00a0", " ")
-    assert in_order(there, html) and not any(part in html for part in gone.split(" … "))
-    assert not problems and html.count("<math") == text.count("$$")/2
+    assert in_order(there, " ".join([html, *(f"problem: {p}" for p in problems)]))
+    assert bool(problems) == there.startswith("problem") and not any(part in html for part in gone.split(" … "))
+    assert html.count("<math") == text.count("$$")/2
 
-
-@pytest.mark.parametrize("text, says", [("@eq-none", "eq-none"), ("$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}", "twice"),
-                                        ("[@nobody1900]", "nobody1900"), (r"$\nosuch{$", "TeX")])
-def test_what_cannot_be_resolved_is_a_problem(text, says):
-    problems = []
-    site.pandoc(text, problems, "--to=html5", "--mathml")
-    assert any(says in problem for problem in problems)
-
-
-# README.md
 
 def test_readme_is_in_step():
     "And the three ways into the book name those of their pages that exist."
@@ -238,8 +211,6 @@ def test_readme_from_a_notebook(tmp_path):
     wanted = "# A title … > A subtitle … Kept. … \\tag{1} … By Equation (1) … (nbs/20_contrast.ipynb) … four"
     assert not problems and "secret" not in text and in_order(wanted, text)
 
-
-# Real Quarto, where it is installed
 
 @pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed: its own pages are not looked at")
 def test_quarto(browser, tmp_path):
