@@ -147,7 +147,7 @@ def test_a_wrong_form_is_noticed(tmp_path, monkeypatch):
     t = texts()
     model = MultiLabelClassifier(encoder='bag', **FAST).fit(t.text, t.labels)
     monkeypatch.setitem(export.GRAPHS, 'bag', lambda enc, ids, w: enc.layers(enc.gain*(enc.emb(ids)*(w + .1)[..., None]).sum(1)))
-    with pytest.raises(ValueError, match='encoder: bag cannot be written as ONNX: its numbers differ by'): export_onnx(model, tmp_path/'m.onnx')
+    with pytest.raises(ValueError, match='encoder: bag cannot be written as ONNX: its numbers are'): export_onnx(model, tmp_path/'m.onnx')
     monkeypatch.setitem(export.GRAPHS, 'bag', lambda enc, ids, w: enc(ids, w) if ids.sum() > 0 else ids)
     with pytest.raises(ValueError, match='^encoder: bag cannot be written as ONNX') as e: export_onnx(model, tmp_path/'m.onnx')
     assert '\n' not in str(e.value) and [*tmp_path.iterdir()] == []

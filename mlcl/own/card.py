@@ -22,12 +22,12 @@ from .options import check_output, shown
 from .read import found
 
 # %% ../../nbs/18_card.ipynb #e18a0005
-MARKS = {c: f'&#{ord(c)};' if c in '<>&' else f'\\{c}' for c in '\\`*_[]<>&|~$@/#'} # what means something
+ESCAPES = {c: f'&#{ord(c)};' if c in '<>&' else f'\\{c}' for c in '\\`*_[]<>&|~$@/#'} # what means something
 
 def _escaped(v):
     "A value as the characters that it has, in Markdown; of a very long one the beginning."
     text = shown(cell_text(v))
-    text = ''.join(MARKS.get(c, c) for c in text[:500] + '…'*(len(text) > 500))
+    text = ''.join(ESCAPES.get(c, c) for c in text[:500] + '…'*(len(text) > 500))
     return re.sub(r'\.(?=[^\W\d])', r'\\.', text)
 
 def _said(v):
@@ -72,7 +72,7 @@ def _how(model):
     return dict(loss=t.loss_name, encoder=t.encoder_name, readout=model.readout_) | numbers | made
 
 # %% ../../nbs/18_card.ipynb #e18a000d
-KINDS = dict(text=dict(tag='text-classification', things='texts', thing='a text', example="['a text', 'another']"),
+THINGS = dict(text=dict(tag='text-classification', things='texts', thing='a text', example="['a text', 'another']"),
              image=dict(tag='image-classification', things='pictures', thing='a picture',
                         example="np.zeros((2, 64, 64, 3), 'uint8')"),
              features=dict(tag='tabular-classification', things='rows of numbers', thing='a row of numbers',
@@ -88,7 +88,7 @@ def _use(model, name, repo):
     where = f'hf_hub_download({repo!r}, {name!r})' if repo else repr(name)
     lines = [*['import numpy as np']*(kind != 'text'), *['from huggingface_hub import hf_hub_download']*bool(repo),
              f'from {home} import {load}', '', f"model = {load}{'' if simple else '.load'}({where})",
-             f"x = {KINDS[kind]['example'].format(width)}", 'model.predict_labels(x)',
+             f"x = {THINGS[kind]['example'].format(width)}", 'model.predict_labels(x)',
              'model.predict_proba(x) # a column for each of model.classes_']
     data = 'FOLDER' if kind == 'image' else 'FILE.csv'
     command = '' if repo else f'mlcl predict {shlex.quote(shown(name))} {data}'
@@ -130,7 +130,7 @@ def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
     pages = Environment(loader=PackageLoader('mlcl.own', '.'), trim_blocks=True, finalize=_said,
                         undefined=StrictUndefined)
     text = pages.get_template('card.md').render(
-        kind=KINDS[model.kind_], license=license, loss=t.loss_name if t else model.name, how=how, rows=rows[:MOST],
+        kind=THINGS[model.kind_], license=license, loss=t.loss_name if t else model.name, how=how, rows=rows[:MOST],
         left=len(rows) - len(rows[:MOST]), data=title,
         found=found(ds) if here else [], scores=_score_rows(measured), tested='test' in measured,
         chosen=re.search(r'\||tuned', how['readout']) is not None, probed=_probed(t),

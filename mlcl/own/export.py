@@ -95,7 +95,7 @@ def _expected(graph, model, x):
 
 # %% ../../nbs/37_export.ipynb #e37a0011
 def _differs(file, graph, model):
-    "The largest difference of a probability, and of a feature relative to the largest, between a file and the model."
+    "How far a file is from the model: a probability, and a feature relative to the largest."
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
@@ -132,6 +132,7 @@ def _network(model):
     check_is_fitted(model)
     return model
 
+# %% ../../nbs/37_export.ipynb #e37a0024
 def _packages():
     "`ImportError` that names the extra where something is missing."
     try: import onnx, onnxruntime, onnxscript
@@ -158,7 +159,7 @@ def _written(graph, facts, file, model):
         said = next(iter(str(e).strip().splitlines()), type(e).__name__)[:150]
         raise ValueError(f'{spec} ({said}); predict with `mlcl predict`') from e
     if all(d <= TOLERANCE for d in worst): return float(worst[0])
-    raise ValueError(f'{spec}: its numbers differ by {max(worst):.1g} from those of PyTorch; predict with `mlcl predict`')
+    raise ValueError(f'{spec}: its numbers are {max(worst):.1g} from those of PyTorch; predict with `mlcl predict`')
 
 # %% ../../nbs/37_export.ipynb #e37a0015
 def export_onnx(model, # a `MultiLabelClassifier`, or a file that holds one
