@@ -181,7 +181,8 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
     from mlcl.own.options import check_output
     check_output(out, ('.safetensors',))
     card_file(out)
-    if options.get('loss') in BASELINES: model = BaselineClassifier(options['loss'], random_state=seed)
+    if options.get('loss') in BASELINES:
+        model = BaselineClassifier(options['loss'], random_state=seed, refit=options.get('refit', False))
     else:
         model = MultiLabelClassifier(random_state=seed, **_taken(MultiLabelClassifier, options))
         model.check_params()

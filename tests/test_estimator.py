@@ -104,6 +104,28 @@ def test_thresholds_and_readouts_that_do_not_exist(given, said):
     with pytest.raises(ValueError, match=said): MultiLabelClassifier(epochs=1, **given).fit(*numbers())
 
 
+@pytest.mark.parametrize('readout', ['own|label', 'linear@features|label'])
+def test_refit_uses_the_validation_split_as_well(readout):
+    x, y = numbers(400)
+    m = MultiLabelClassifier(readout=readout, epochs=4, random_state=0, refit=True).fit(x, y)
+    once = MultiLabelClassifier(readout=readout, epochs=4, random_state=0).fit(x, y)
+    np.testing.assert_array_equal(m.thresholds_, once.thresholds_)
+    assert not np.allclose(m.predict_proba(x), once.predict_proba(x)) and m.trained_.settings['epochs'] == once.trained_.best_epoch
+    with pytest.raises(ValueError, match="refit: expected thresholds 'label'"): MultiLabelClassifier(thresholds=.5, refit=True).fit(x, y)
+
+
+def test_a_baseline_is_refitted():
+    from mlcl.own import BaselineClassifier, read
+    ds = read(numbers(300))
+    one, all_ = (BaselineClassifier('logistic', refit=r).fit_dataset(ds) for r in (False, True))
+    x = np.asarray(ds.x)
+    np.testing.assert_array_equal(one.thresholds_, all_.thresholds_)
+    assert list(all_.model_.weights) == [one.strength_] and not np.allclose(one.scores(x), all_.scores(x))
+    both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
+    mean = x[both].mean(0)
+    np.testing.assert_allclose(all_.view_.shift, mean, atol=1e-5)
+
+
 def test_unknown_labels_in_the_choice_of_thresholds():
     x, y = numbers()
     y = np.where(np.random.default_rng(0).random(y.shape) < .2, np.nan, y)

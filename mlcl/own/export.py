@@ -110,8 +110,8 @@ def _convert(graph, facts, file):
     x = _example(graph, 3)
     sizes = tuple({0: 'batch'} | ({1: 'tokens'} if graph.enc.kind == 'text' else {}) for _ in x)
     with warnings.catch_warnings(action='ignore'), torch.no_grad():
-        made = torch.onnx.export(graph, tuple(x.values()), input_names=list(x), output_names=['probabilities', 'features'],
-                                 dynamic_shapes=(sizes,), dynamo=True, external_data=False, verbose=False)
+        made = torch.onnx.export(graph, tuple(x.values()), dynamic_shapes=(sizes,), dynamo=True, verbose=False,
+                                 input_names=list(x), output_names=['probabilities', 'features'], external_data=False)
     made.model.metadata_props['mlcl'] = json.dumps(facts)
     made.save(file, external_data=False)
 
