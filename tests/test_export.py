@@ -246,6 +246,16 @@ def test_a_card_says_what_is_true(trained):
     assert text.startswith('---\nlibrary_name: mlcl\npipeline_tag: text-classification\ntags:\n- multi-label-classification\n- bce\n---\n')
 
 
+@pytest.mark.parametrize('make', [lambda **k: MultiLabelClassifier(epochs=2, **k), lambda **k: BaselineClassifier('tfidf_svm', **k)])
+def test_a_model_that_was_trained_on_validation_data_too(make, trained):
+    "No scores on these data, and their labels count."
+    ds = trained[1]
+    model = make(random_state=0, refit=True).fit_dataset(ds)
+    text, n = card(model, ds), sum((ds.y[ds.splits[k]] == 1).sum(0) for k in ('train', 'val'))
+    assert {*split_scores(model, ds)} == {'test'} and '| validation |' not in text and '| test | 23 |' in text
+    assert all(f'| {l} | {k} |' in text for l, k in zip(ds.labels, n)) and 'too good' not in text and 'reached Macro-F1' not in card(model)
+
+
 def test_a_card_without_data_has_no_scores(trained, tmp_path):
     model, ds = trained
     model.save(tmp_path/'m.safetensors')

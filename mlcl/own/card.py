@@ -39,7 +39,8 @@ def split_scores(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
                  ds: Dataset # with the splits that it was trained with
     ) -> dict: # 'val' and 'test', where there are such splits → scores with intervals, and the number of instances `n`
     "Scores on data that were not trained on."
-    parts = {k: ds.splits[k] for k in ('val', 'test') if len(ds.splits.get(k, ()))}
+    held = ('test',) if getattr(model, 'refit', False) else ('val', 'test')
+    parts = {k: ds.splits[k] for k in held if len(ds.splits.get(k, ()))}
     return {k: scores(ds.y[i], model.decision_function(take(ds.x, i)), 0., n_boot=1000) | dict(n=len(i))
             for k, i in parts.items()}
 
@@ -67,6 +68,7 @@ def _how(model):
         return dict(baseline=f'{model.name} ({BASELINES[model.name].about})', readout=model.readout) | made
     t, s = model.trained_, model.trained_.settings
     kept = '' if t.best_epoch is None else f', of which epoch {t.best_epoch} was kept'
+    if model.refit: kept = ', as many as validation data chose; then trained once more with these data'
     numbers = {'epochs': f"{s['epochs']}{kept}", 'batch size': s['batch_size'], 'learning rate': f"{s['lr']:g}",
                'seed': str(model.seed_), 'training instances': t.model.n_instances}
     return dict(loss=t.loss_name, encoder=t.encoder_name, readout=model.readout_) | numbers | made
@@ -103,9 +105,13 @@ def _pretrained(t):
     spec = t.encoder_name.removesuffix(':frozen') if t else ''
     return spec if spec == 'mobilenet_v2' or ':' in spec else None
 
-def _probed(t):
-    "The best Macro-F1 on validation data while it was trained, or None."
-    known = [h['val_macro_f1'] for h in (t.history if t else []) if h.get('val_macro_f1') is not None]
+def _counts(ds, refit):
+    "Training instances of each label."
+    return sum((ds.y[ds.splits[k]] == 1).sum(0) for k in ('train', 'val')[:1 + refit])
+
+def _probed(t, refit):
+    "The best Macro-F1 on validation data while it was trained, or None where they were trained on."
+    known = [h['val_macro_f1'] for h in (t.history if t and not refit else []) if h.get('val_macro_f1') is not None]
     return f'{max(known):.3f}' if known else None
 
 def _license(v):
@@ -124,7 +130,7 @@ def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
     license, t, here = _license(license), getattr(model, 'trained_', None), ds is not None
     if not hasattr(model, 'thresholds_'): raise ValueError(f'model: expected a trained one, got {model!r:.80}')
     measured = split_scores(model, ds) if measured is None and here else measured or {}
-    counts = (ds.y[ds.splits['train']] == 1).sum(0) if here else t and t.model.label_counts
+    counts = t.model.label_counts if t else _counts(ds, model.refit) if here else None
     rows, how = _label_rows(model, counts), _how(model) | (dict(data=f'sha256 {ds.sha256}') if here else {})
     title = ds.info.get('title') if here and ds.info.get('title') != 'data' else None
     pages = Environment(loader=PackageLoader('mlcl.own', '.'), trim_blocks=True, finalize=_said,
@@ -133,7 +139,7 @@ def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
         kind=THINGS[model.kind_], license=license, loss=t.loss_name if t else model.name, how=how, rows=rows[:MOST],
         left=len(rows) - len(rows[:MOST]), data=title,
         found=found(ds) if here else [], scores=_score_rows(measured), tested='test' in measured,
-        chosen=re.search(r'\||tuned', how['readout']) is not None, probed=_probed(t),
+        chosen=re.search(r'\||tuned', how['readout']) is not None, probed=_probed(t, model.refit), refit=model.refit,
         few=[r['label'] for r in rows if r['count'] != '–' and r['count'] < RARE], rare=RARE,
         pretrained=_pretrained(t), use=_use(model, name, repo))
     return text.rstrip() + '\n'
