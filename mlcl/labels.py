@@ -275,11 +275,11 @@ def label_sets(y: np.ndarray # label matrix (N, L)
     return sets[order], n[order]
 
 # %% ../nbs/01_labels.ipynb #4c7b2e6d
-def buckets(y_train: np.ndarray, # label matrix of the training split (N, L), NaN where unknown
+def buckets(y_train: np.ndarray, # label matrix of the training split (N, L)
             n: int = 3 # number of buckets, of equal size as far as possible
     ) -> dict: # name → label indices; head, middle and tail for n = 3
     "Labels in groups by their frequency in the training split; ties go by index."
     if n < 2: raise ValueError(f"n: expected at least 2 buckets, got {n}")
-    order = np.argsort(-_rows(np.nan_to_num(y_train)).sum(0, dtype=int), kind='stable')
+    order = np.argsort(-_rows(y_train).sum(0, dtype=int), kind='stable')
     middle = ['middle'] if n == 3 else [f'middle{i + 1}' for i in range(n - 2)]
     return {k: np.sort(i) for k, i in zip(['head', *middle, 'tail'], np.array_split(order, n))}

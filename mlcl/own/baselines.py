@@ -182,7 +182,7 @@ def run_baseline(ds: Dataset, exp: Simple) -> list: # one record for each readou
     start = time.perf_counter()
     fit = fit_baseline(ds, exp.loss, exp.seed)
     trained = time.perf_counter() - start
-    groups = buckets(ds.y[ds.splits['train']])
+    groups = buckets(np.nan_to_num(ds.y[ds.splits['train']]))
     parts = [measured(ds.y[ds.splits[k]], n, r, k, groups) for n, r in fit.readouts.items() for k in ('val', 'test')]
     held = {('scores', 'best', k): fit.readouts['scores|label'].p[k] for k in ('val', 'test')}
     save_scores(exp.id, held, {k: ds.y[i] for k, i in ds.splits.items()})

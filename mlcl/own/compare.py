@@ -67,7 +67,7 @@ def with_labels(ds: Dataset, exp: Experiment, recs: list # of `run`
     if not any(r['readout'].endswith('|each') for r in recs): return []
     held, ys = stored_scores(exp.id), {k: ds.y[ds.splits[k]] for k in ('val', 'test')}
     facts = {k: recs[0][k] for k in ('data_sha256', 'splits_sha256', 'seconds', 'steps')}
-    found, groups = {}, buckets(ds.y[ds.splits['train']])
+    found, groups = {}, buckets(np.nan_to_num(ds.y[ds.splits['train']]))
     for r in recs:
         if r['readout'] not in ('own|each', 'linear@features|each') or r['split'] != 'val': continue
         p = {k: held[score_name(r), 'best', k] for k in ys}

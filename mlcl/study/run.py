@@ -156,7 +156,8 @@ def run(exp: Experiment # what to train
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None
-    res = list(measure(trained, ys, buckets(ds.y[ds.splits['train']]), exp, clock, kept))
+    groups = buckets(np.nan_to_num(ds.y[ds.splits['train']])) # an unknown label is not counted
+    res = list(measure(trained, ys, groups, exp, clock, kept))
     if kept: save_scores(exp.id, kept, ys); clock('save')
     facts = dict(data_sha256=ds.sha256, splits_sha256=splits_hash(trained.ds.splits))
     return [dict(r, **facts, seconds=clock.total(), steps=clock.steps) for r in res]
