@@ -81,7 +81,8 @@ def test_the_file_is_of_float32(tmp_path):
     t = texts()
     tiny_roberta(tmp_path/'net', list(t.text))
     model = MultiLabelClassifier(encoder=f"hf:{tmp_path/'net'}", settings=dict(encoder=dict(bf16=True)), **FAST).fit(t.text, t.labels)
-    assert export_onnx(model, tmp_path/'m.onnx') < 1e-5 and model.trained_.model.encoder.bf16 is True
+    assert export_onnx(model, tmp_path/'m.onnx') < 1e-5
+    assert export._Graph(model).enc.bf16 is False and model.trained_.model.encoder.bf16 is True
 
 
 def test_a_frozen_network_is_part_of_the_graph(tmp_path, monkeypatch):
@@ -89,8 +90,7 @@ def test_a_frozen_network_is_part_of_the_graph(tmp_path, monkeypatch):
     t = texts()
     tiny_roberta(tmp_path/'net', list(t.text))
     model = MultiLabelClassifier(encoder=f"hf:{tmp_path/'net'}:frozen", settings=dict(encoder=dict(pooling='mean')), **FAST).fit(t.text, t.labels)
-    rng = torch.get_rng_state()
-    assert export_onnx(model, file := tmp_path/'m.onnx') < 1e-4 and torch.equal(rng, torch.get_rng_state())
+    assert export_onnx(model, file := tmp_path/'m.onnx') < 1e-4
     assert [i.name for i in session(file).get_inputs()] == ['ids', 'mask']
     assert abs(by_onnx(file, model, list(t.text)) - model.predict_proba(t.text)).max() < 1e-4
     tiny_roberta(tmp_path/'net', ['other words', *t.text])
@@ -132,7 +132,8 @@ def test_pictures_with_a_frozen_network(tmp_path, monkeypatch):
     networks._backbone.cache_clear()
     x, y = images()
     model = MultiLabelClassifier(encoder='tv:resnet18:frozen', **FAST).fit(x, y)
-    assert export_onnx(model, file := tmp_path/'m.onnx') < 1e-4
+    rng = torch.get_rng_state()
+    assert export_onnx(model, file := tmp_path/'m.onnx') < 1e-4 and torch.equal(rng, torch.get_rng_state())
     pixels = torch.stack([networks.Squares(x, 32)[i][0] for i in range(len(x))]).numpy()
     assert abs(session(file).run(None, dict(pixels=pixels))[0] - model.predict_proba(x)).max() < 1e-4
     networks._backbone.cache_clear()
@@ -283,7 +284,14 @@ def test_rare_labels_are_named_and_long_lists_are_cut():
 
 
 NASTY = ['<script>alert(1)</script>', '[a](http://b.org)', 'www.b.org', 'a|b', '`x`', '*b*', '$x$', '# h', 'x\ny', '\u202eevil', '---', '&lt;', '\\', '{{ 1/0 }}',
-         '![i](http://b.org/i.png)', 'me@b.org', '~~s~~', '<!--', '- x', 'https://b.org', 'x\x1b[31m', '```']
+         '![i](http://b.org/i.png)', 'me@b.org', '~~s~~', '<!--', '- x', 'https://b.org', 'x\x1b[31m', '```', '_b_', '\\*b\\*']
+
+
+@pytest.mark.parametrize('c', '\\`*_[]|~$@/#')
+def test_what_means_something_gets_a_backslash(c): assert _escaped(f'a{c}b') == f'a\\{c}b' and _escaped('<&>') == '&#60;&#38;&#62;'
+
+
+def test_a_long_name_is_cut(): assert len(_escaped('x'*9999)) == 501
 
 
 def test_names_that_deceive():
