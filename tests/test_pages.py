@@ -90,7 +90,8 @@ def test_search_by_keys(home):
 def test_copy_button(home):
     home.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
     button, code = home.execute_script("""const b = document.querySelector('main .code-copy-button');
-        b.click(); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]""")
+        b.focus(); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]""")
+    press(home, Keys.ENTER)
     copied = "setTimeout(() => navigator.clipboard.readText().then(arguments[0]), 200)"
     assert home.execute_async_script(copied) == code and button.text == "Copied"
     assert not each(home, "main pre:not(.output)", when="!e.parentElement.querySelector('.code-copy-button')")
