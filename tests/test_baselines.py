@@ -36,10 +36,23 @@ def test_logistic_regression_is_that_of_scikit_learn():
     view, y = Numbers().fit(ds), ds.y[ds.splits['train']]
     x = {k: np.asarray(ds.x[i]) for k, i in ds.splits.items()}
     scaled = {k: (v - x['train'].mean(0))/x['train'].std(0) for k, v in x.items()}
-    ref = [LogisticRegression(C=r.info['strength'], max_iter=500).fit(scaled['train'], y[:, l]).decision_function(scaled['test']) for l in range(3)]
+    c = 16/(r.info['strength']*x['train'].size)
+    ref = [LogisticRegression(C=c, max_iter=500).fit(scaled['train'], y[:, l]).decision_function(scaled['test']) for l in range(3)]
     np.testing.assert_allclose(view(x['test']), scaled['test'], atol=1e-5)
-    np.testing.assert_allclose(r.p['test'], np.stack(ref, 1), atol=.02)
+    np.testing.assert_allclose(r.p['test'], np.stack(ref, 1), rtol=.005, atol=.02)
     assert scores(ds.y[ds.splits['test']], r.p['test'], 0.)['macro_f1'] > .85
+
+
+def test_wide_data_keep_the_solver_of_scikit_learn(monkeypatch):
+    ds = read(numbers())
+    narrow = b.fit_baseline(ds, 'logistic').readouts['scores@0']
+    monkeypatch.setattr(b, 'WIDE', 5)
+    monkeypatch.setattr(b, 'logistic', None)
+    wide = b.fit_baseline(ds, 'logistic')
+    assert len(wide.model.weights) == 6
+    x = wide.view.of(ds, 'test')
+    if narrow.info['strength'] in wide.model.weights: np.testing.assert_allclose(wide.model(x)[narrow.info['strength']], narrow.p['test'], atol=.05)
+    else: pytest.fail('choose data whose best strength both have')
 
 
 def test_strength_and_thresholds_come_from_validation_data(ds):

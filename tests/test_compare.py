@@ -6,7 +6,7 @@ from mlcl.study import Store
 from mlcl.own import label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts
 
-c, options, choices = (import_module(f'mlcl.own.{m}') for m in ('compare', 'options', 'choices'))
+c, options, choices, report = (import_module(f'mlcl.own.{m}') for m in ('compare', 'options', 'choices', 'report'))
 READ = choices.COUNTED['label']
 
 @pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a whole number of at least 1'),
@@ -43,8 +43,8 @@ def test_compare_reports(compared):
     val = [r['val_macro_f1'] + r['val_micro_f1'] for r in res['losses']]
     assert val == sorted(val, reverse=True) and val[0] > 1.2
     rows = res['losses'] + res['baselines']
-    top = max(rows, key=lambda r: (r['val_macro_f1'] + r['val_micro_f1'], r['baseline'])) # a baseline comes before a loss that is no better
-    assert res['take'] == top['loss'] and top['behind'] == [None]*3
+    top = next(r for r in rows if r['loss'] == res['take'])
+    assert top['behind'] == [None]*3
     for r in rows:
         if r is not top: assert r['behind'][0] == pytest.approx(top['macro_f1'] - r['macro_f1'], abs=2e-5)
     assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'])
@@ -59,6 +59,33 @@ def test_compare_reports(compared):
     assert [l['label'] for l in res['labels']] == sorted(WORDS) and f" {res['take']} (" in res['recommendation'][:60]
     assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum(l.startswith('[') and 'val Macro-F1' in l for l in lines) == 6
     assert {r['loss'] for r in res['baselines']} == {'frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'} == {l.partition(':')[0] for l in lines if ': val Macro-F1' in l}
+
+
+@pytest.mark.parametrize('noise, first', [(0., 'bce'), (.3, 'tfidf_svm')])
+def test_a_loss_has_to_lead_by_a_standard_error(noise, first):
+    from mlcl.metrics import pack
+    rng = np.random.default_rng(0)
+    def rec(loss, f1):
+        spread = dict.fromkeys(('macro_f1', 'micro_f1'), pack(f1 + noise*rng.normal(size=100)))
+        return dict(id=loss, loss=loss, readout='x', split='val', checkpoint='best', seed=0, dataset='d', replicates=spread, metrics=dict(macro_f1=f1, micro_f1=f1))
+    assert report._best([rec('bce', .6), rec('tfidf_svm', .5), rec('frequent', .1)]).index[0] == first
+    assert report._best([rec('bce', .5), rec('tfidf_svm', .6)]).index[0] == 'tfidf_svm'
+
+
+def test_scores_on_validation_data_are_cross_fitted():
+    from mlcl.metrics import predict, scores
+    from mlcl.own.baselines import measured
+    from mlcl.probe import Readout
+    rng = np.random.default_rng(0)
+    y, p = (rng.random((100, 30)) < .1).astype(int), rng.normal(size=(100, 30)) # the scores know nothing
+    t = choices.label_thresholds(y, p)
+    pred = choices.crossfitted(y, p, choices.label_thresholds)
+    part = np.random.default_rng(0).permutation(100) % 5
+    np.testing.assert_array_equal(pred[part == 3], predict(p[part == 3], choices.label_thresholds(y[part != 3], p[part != 3])))
+    m = measured(y, 'own|label', Readout(dict(val=p), t, {}, rank=dict(val=p)), 'val', {})['metrics']
+    assert m['macro_f1'] < scores(y, p, t)['macro_f1'] # what the same data choose flatters
+    one = np.zeros_like(y); one[7, 0] = 1
+    assert choices.crossfitted(one, p, choices.label_thresholds)[part == part[7]].sum() == 0 # no positive elsewhere: nothing is predicted
 
 
 def test_report_is_one_page(compared):
@@ -283,3 +310,17 @@ def test_settings_follow_kind_and_size():
     assert c.choose_settings(few)[1]['batch_size'] < c.choose_settings(many)[1]['batch_size']
     assert c.choose_settings(few)[1]['epochs'] > c.choose_settings(many, epochs=None)[1]['epochs'] >= 10
     assert c.choose_settings(few)[0] == 'mlp' and c.choose_settings(read(texts(), text='text'))[0] == 'bag' and c.choose_settings(few, epochs=7)[1]['epochs'] == 7
+
+
+def test_unknown_labels(tmp_path):
+    "Losses on logits leave unknown labels out; a contrastive loss cannot."
+    x, y = numbers(200)
+    y = np.where(np.random.default_rng(0).random(y.shape) < .2, np.nan, y)
+    res = c.compare((x, y), ['bce', 'zlpr'], seeds=1, epochs=2, unknown='mask', out=tmp_path/'a', say=QUIET)
+    assert {r['loss'] for r in res['losses']} == {'bce', 'zlpr'} and not res['failed'] and res['baselines'][0]['macro_f1'] > .5
+    with pytest.raises(ValueError, match="losses: expected losses on logits where labels are unknown, got reg; unknown='absent'"):
+        c.compare((x, y), ['bce', 'reg'], seeds=1, epochs=1, unknown='mask', out=tmp_path/'b', say=QUIET)
+    lines = []
+    left = c._usable(read((x, y), unknown='mask'), c.ORDER, lines.append)
+    assert left and all(c.LOSSES[l].route == 'logits' for l in left) and 'contrastive losses are left out' in lines[0]
+    assert c._usable(read((x, y), unknown='absent'), c.ORDER, lines.append) == c.ORDER

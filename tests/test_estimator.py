@@ -70,7 +70,7 @@ def test_label_sets_and_texts():
     m = MultiLabelClassifier(epochs=20, random_state=0).fit(t.text, t.labels.str.split('|'))
     assert m.classes_.tolist() == sorted(WORDS) and ('sea',) == m.predict_labels(['wave boat salt wave', 'x'])[0]
     with pytest.raises(ValueError, match='expected text data, as in fit, got features'): m.predict(np.ones((2, 3)))
-    with pytest.raises(ValueError, match='readout: expected one of probe, probe1 for reg'): MultiLabelClassifier('reg', readout='own@.5', epochs=1).fit(t.text, t.labels.str.split('|'))
+    with pytest.raises(ValueError, match=r'readout: expected one of linear@features\|label for reg'): MultiLabelClassifier('reg', readout='own|label', epochs=1).fit(t.text, t.labels.str.split('|'))
 
 
 @pytest.mark.parametrize('kind', ['features', 'text', 'image', 'own head'])
@@ -78,13 +78,60 @@ def test_a_saved_model_predicts_the_same(tmp_path, kind):
     x, y = numbers()
     if kind == 'text': x, y = list(texts().text), [set(l.split('|')) for l in texts().labels]
     if kind == 'image': x, y = np.random.default_rng(0).integers(0, 255, (120, 8, 8), np.uint8), y
-    m = MultiLabelClassifier('bce' if kind == 'own head' else 'reg', epochs=2, random_state=0, readout='own@tuned' if kind == 'own head' else None,
+    m = MultiLabelClassifier('bce' if kind == 'own head' else 'reg', epochs=2, random_state=0, readout='own|label' if kind == 'own head' else None,
                              encoder='resnet' if kind == 'image' else None).fit(x, y)
     m.save(tmp_path/'m.safetensors')
     k = MultiLabelClassifier.load(tmp_path/'m.safetensors')
     assert [p.name for p in tmp_path.iterdir()] == ['m.safetensors'] and k.get_params() == m.get_params() | dict(random_state=0)
     assert (k.predict_proba(x) == m.predict_proba(x)).all() and (k.thresholds_ == m.thresholds_).all() and (k.classes_ == m.classes_).all()
     assert (k.predict(x) == m.predict(x)).all() and k.readout_ == m.readout_
+
+
+@pytest.mark.parametrize('thresholds, readout, distinct', [('label', 'own|label', 3), ('global', 'linear@features|global', 1), (.5, 'own@.5', 1), ('0.5', 'probe1', 1)])
+def test_kinds_of_thresholds(tmp_path, thresholds, readout, distinct):
+    x, y = numbers()
+    m = MultiLabelClassifier(thresholds=thresholds, readout=readout, epochs=2, random_state=0).fit(x, y)
+    assert m.readout_ == readout and m.thresholds_.shape == (y.shape[1],) and len(set(m.thresholds_)) == min(distinct, y.shape[1])
+    assert distinct > 1 or thresholds == 'global' or (m.thresholds_ == .5).all()
+    m.save(tmp_path/'m.safetensors')
+    assert (MultiLabelClassifier.load(tmp_path/'m.safetensors').predict(x) == m.predict(x)).all()
+
+
+@pytest.mark.parametrize('given, said', [(dict(thresholds='each'), "thresholds: expected 'label', 'global' or .5, got 'each'"), (dict(thresholds=None), 'thresholds: expected'),
+                                         (dict(thresholds=.4), 'thresholds: expected'), (dict(readout='own@.5'), r"readout: expected one of own\|label, linear@features\|label, got 'own@.5'"),
+                                         (dict(thresholds=.5, readout='own|label'), 'readout: expected one of own@.5, probe, probe1'), (dict(settings=dict(probe=dict(heads=1))), 'probe')])
+def test_thresholds_and_readouts_that_do_not_exist(given, said):
+    with pytest.raises(ValueError, match=said): MultiLabelClassifier(epochs=1, **given).fit(*numbers())
+
+
+@pytest.mark.parametrize('readout', ['own|label', 'linear@features|label'])
+def test_refit_uses_the_validation_split_as_well(readout):
+    x, y = numbers(400)
+    m = MultiLabelClassifier(readout=readout, epochs=4, random_state=0, refit=True).fit(x, y)
+    once = MultiLabelClassifier(readout=readout, epochs=4, random_state=0).fit(x, y)
+    np.testing.assert_array_equal(m.thresholds_, once.thresholds_)
+    assert not np.allclose(m.predict_proba(x), once.predict_proba(x)) and m.trained_.settings['epochs'] == once.trained_.best_epoch
+    with pytest.raises(ValueError, match="refit: expected thresholds 'label'"): MultiLabelClassifier(thresholds=.5, refit=True).fit(x, y)
+
+
+def test_a_baseline_is_refitted():
+    from mlcl.own import BaselineClassifier, read
+    ds = read(numbers(300))
+    one, all_ = (BaselineClassifier('logistic', refit=r).fit_dataset(ds) for r in (False, True))
+    x = np.asarray(ds.x)
+    np.testing.assert_array_equal(one.thresholds_, all_.thresholds_)
+    assert list(all_.model_.weights) == [one.strength_] and not np.allclose(one.scores(x), all_.scores(x))
+    both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
+    mean = x[both].mean(0)
+    np.testing.assert_allclose(all_.view_.shift, mean, atol=1e-5)
+
+
+def test_unknown_labels_in_the_choice_of_thresholds():
+    x, y = numbers()
+    y = np.where(np.random.default_rng(0).random(y.shape) < .2, np.nan, y)
+    for readout in ('own|label', 'linear@features|label'):
+        m = MultiLabelClassifier(readout=readout, unknown='mask', epochs=5, random_state=0).fit(x, y)
+        assert np.isfinite(m.thresholds_).all() and 0 < m.predict(x).mean() < 1
 
 
 def test_a_file_that_is_no_model(tmp_path):
@@ -118,7 +165,7 @@ def test_unknown_labels_can_be_left_out(loss):
     z = np.where((y == 1) & (rng.random(y.shape) < .6), np.nan, y)
     f1 = {}
     for u in ('mask', 'absent'):
-        m = MultiLabelClassifier(loss, unknown=u, epochs=8, random_state=0).fit(x[:400], z[:400])
+        m = MultiLabelClassifier(loss, unknown=u, thresholds=.5, epochs=8, random_state=0).fit(x[:400], z[:400])
         f1[u] = scores(y[400:], m.decision_function(x[400:]), 0.)['macro_f1']
         assert m.n_unknown_ == np.isnan(z[:400]).sum()
     assert f1['mask'] > .9 > f1['absent'] + (.1 if loss == 'splc' else .2) # SPLC itself expects positives among the absent

@@ -130,3 +130,49 @@ def test_what_is_no_model(tmp_path):
         (tmp_path/name).write_bytes(raw)
         with pytest.raises(ValueError, match='expected a model that `save` wrote'): read_saved(tmp_path/name)
     with pytest.raises(FileNotFoundError): read_saved(tmp_path/'none.safetensors')
+
+
+@pytest.fixture
+def frozen(tmp_path, monkeypatch):
+    "A classifier on features of a tiny frozen network, saved; where the network was; and what a read of weights was told."
+    from transformers import AutoModel, AutoTokenizer
+    from mlcl.encoders import pretrained
+    told = []
+    monkeypatch.undo()
+    for c in (AutoModel, AutoTokenizer):
+        def read(where, *, f=c.from_pretrained, **how): told.append(how.get('local_files_only')); return f(where, **how)
+        monkeypatch.setattr(c, 'from_pretrained', read)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    t = texts()
+    tiny_roberta('org/tiny', list(t.text))
+    pretrained._network.cache_clear()
+    MultiLabelClassifier(encoder='hf:org/tiny:frozen', epochs=1, random_state=0).fit(t.text, t.labels.str.split('|')).save('m.safetensors')
+    pretrained._network.cache_clear()
+    return tmp_path, told, t.text
+
+
+def test_a_model_on_frozen_features_fetches_nothing(frozen):
+    folder, told, x = frozen
+    assert told[:2] == [False, False] and all(told[2:]) # the training may fetch, reading out may not
+    told.clear()
+    m = MultiLabelClassifier.load('m.safetensors')
+    assert m.predict_proba(x).shape == (len(x), len(m.classes_)) and told == [True, True]
+
+
+def test_a_model_on_frozen_features_needs_the_same_weights(frozen):
+    from mlcl.encoders import pretrained
+    folder, _, x = frozen
+    torch.manual_seed(1)
+    tiny_roberta('org/tiny', list(x))
+    with pytest.raises(ValueError, match='expected the weights that the model was trained on'): MultiLabelClassifier.load('m.safetensors').predict(x)
+    pretrained._network.cache_clear()
+    (folder/'org/tiny').rename(folder/'org/other')
+    with pytest.raises(FileNotFoundError, match='hf:org/tiny: the model needs the weights of this network'): MultiLabelClassifier.load('m.safetensors').predict(x)
+
+
+@pytest.mark.parametrize('spec, error', [('tv:resnet18', 'tv:resnet18: the model needs'), ('timm:resnet18', 'timm:resnet18: the model needs')])
+def test_a_network_of_pictures_is_not_fetched_to_predict(tmp_path, monkeypatch, spec, error):
+    from mlcl.encoders import Frozen
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=error): Frozen(spec.removeprefix('tv:'), 512).prepare(np.zeros((1, 8, 8, 3), np.uint8))

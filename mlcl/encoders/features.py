@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'FOLDERS', 'Encoder', 'register_encoder', 'weights_sha256', 'input_scaling', 'hidden_layers', 'MLP',
-           'local_weights', 'gains_from_bfloat16', 'bfloat16']
+           'local_weights', 'may_download', 'without_downloads', 'not_here', 'same_weights', 'gains_from_bfloat16',
+           'bfloat16']
 
 # %% ../../nbs/73_features.ipynb #20029f8d
 import hashlib, inspect
 import numpy as np, torch, torch.nn.functional as F
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from torch import nn
 from ..data import FILES, data_dir, data_file, take
@@ -125,6 +128,35 @@ def local_weights(name: str # public name of a network
     for f in FILES:
         if f.startswith(f'{folder}/'): data_file(f)
     return data_dir()/folder
+
+# %% ../../nbs/73_features.ipynb #73f516ec
+_DOWNLOADS = ContextVar('downloads', default=True)
+
+def may_download() -> bool:
+    "Whether weights may be fetched here, see `without_downloads`."
+    return _DOWNLOADS.get()
+
+@contextmanager
+def without_downloads():
+    "Inside it, weights that are not on this machine are an error."
+    token = _DOWNLOADS.set(False)
+    try: yield
+    finally: _DOWNLOADS.reset(token)
+
+# %% ../../nbs/73_features.ipynb #73f516ed
+def not_here(name: str # specification of the network
+    ) -> FileNotFoundError:
+    "The error for weights that a trained model needs and this machine does not have."
+    return FileNotFoundError(f'{name}: the model needs the weights of this network, and they are not on this machine; '
+                             'a training with this encoder fetches them')
+
+def same_weights(name: str, # specification of the network
+                 sha256: str | None, # of the weights that the model was trained on; None: not known
+                 got: str # of those that are here
+    ):
+    "`ValueError` unless the weights are those of the training."
+    if sha256 not in (None, got):
+        raise ValueError(f'{name}: expected the weights that the model was trained on ({sha256:.12}…), got others')
 
 # %% ../../nbs/73_features.ipynb #8e571aa2
 def gains_from_bfloat16() -> bool:

@@ -9,13 +9,15 @@ __all__ = ['MOBILENET_FILE', 'mobilenet_v2', 'backbones', 'Backbone', 'stored', 
 # %% ../../nbs/74_networks.ipynb #1c7d2271
 import hashlib, json, os, tempfile
 import numpy as np, torch, torch.nn.functional as F
+from functools import lru_cache
 from pathlib import Path
 from filelock import FileLock
 from pooch import os_cache
 from safetensors.torch import load_file
 from torch import nn
 from ..data import data_dir
-from .features import MLP, Encoder, bfloat16, input_scaling, local_weights, register_encoder, weights_sha256
+from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
+                                    register_encoder, same_weights, weights_sha256, without_downloads)
 from .images import Squares, augmenter, image_tensors
 
 # %% ../../nbs/74_networks.ipynb #24a25b0f
@@ -75,9 +77,12 @@ def backbones() -> list: # names for `Backbone`
     return [n for n in models.list_models(module=models) if n not in ('googlenet', 'inception_v3')]
 
 # %% ../../nbs/74_networks.ipynb #66f98979
+def _in_torch_hub(url): return Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2]).exists()
+
 def _torchvision(name, pretrained):
     if name not in backbones(): raise ValueError(f"tv: expected one of {', '.join(backbones())}, got {name!r}")
     weights = _models().get_model_weights(name).DEFAULT if pretrained else None
+    if weights and not may_download() and not _in_torch_hub(weights.url): raise not_here(f'tv:{name}')
     try: net = _models().get_model(name, weights=weights)
     except OSError as e:
         raise ConnectionError(f"tv:{name}: the ImageNet weights could not be downloaded; "
@@ -95,12 +100,18 @@ def _fill(net, weights):
     net.load_state_dict({k: w.to(own[k].dtype) for k, w in weights.items() if k in own})
 
 # %% ../../nbs/74_networks.ipynb #a57b22e0
+def _in_hub(config):
+    from huggingface_hub import try_to_load_from_cache
+    return isinstance(try_to_load_from_cache(config.hf_hub_id or '', 'model.safetensors'), str)
+
 def _timm(name, pretrained):
     try: import timm
     except ImportError as e: raise ImportError("timm: needs timm; install mlcl[vision]") from e
     if not timm.is_model(name): raise ValueError(f"timm: expected a name of timm.list_models(), got {name!r}")
     file = local_weights(name) if pretrained else None
-    try: net = timm.create_model(name, pretrained=pretrained and file is None, num_classes=0)
+    fetch = pretrained and file is None
+    if fetch and not may_download() and not _in_hub(timm.get_pretrained_cfg(name)): raise not_here(f'timm:{name}')
+    try: net = timm.create_model(name, pretrained=fetch, num_classes=0)
     except (OSError, RuntimeError) as e:
         raise ConnectionError(f"timm:{name}: the weights could not be downloaded; "
                               "pretrained=False starts from random ones") from e
@@ -228,6 +239,13 @@ class Timm(Pretrained):
         low = False if self.bf16 is None and self.training else self.bf16 # backward passes gain nothing
         with bfloat16(x.device, low): return self.net(x).float()
 
+# %% ../../nbs/74_networks.ipynb #74a6d1c0
+@lru_cache(1)
+def _backbone(name, size):
+    "The frozen network that was used last, and the hash of its weights; nothing is fetched."
+    with torch.random.fork_rng(), without_downloads(): net = Backbone(name, size=size).eval()
+    return net, weights_sha256(net)
+
 # %% ../../nbs/74_networks.ipynb #78760419
 @register_encoder('frozen')
 class Frozen(MLP):
@@ -246,7 +264,8 @@ class Frozen(MLP):
     def inputs(self, ds, idx): return torch.from_numpy(frozen_features(ds, self.backbone, self.size)[idx]),
 
     def prepare(self, x):
-        net = Backbone(self.backbone, size=self.size).eval()
+        net, sha256 = _backbone(self.backbone, self.size)
+        same_weights(self.backbone, self.weights_sha256, sha256)
         parts = (image_tensors(x[i:i + 64], net.size) for i in range(0, len(x), 64))
         with torch.no_grad(): return torch.cat([net(p) for p in parts]),
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'FROM_SCRATCH', 'LEARNING_RATES', 'OPTIONS', 'BOUNDS', 'COUNTED', 'FEWEST', 'at_hand',
-           'pretrained', 'advice', 'choose_settings', 'label_thresholds', 'probe_settings', 'by_label', 'solved',
-           'choose_readout', 'enough', 'Plan', 'probes', 'one_run', 'most_epochs', 'cost', 'fit_time', 'with_first',
-           'given_up', 'next_runs']
+           'pretrained', 'advice', 'choose_settings', 'label_thresholds', 'crossfitted', 'known_thresholds',
+           'probe_settings', 'by_label', 'solved', 'choose_readout', 'enough', 'Plan', 'probes', 'one_run',
+           'most_epochs', 'cost', 'fit_time', 'with_first', 'given_up', 'next_runs']
 
 # %% ../../nbs/67_choices.ipynb #003664f3
 import math
@@ -17,7 +17,7 @@ from ..data import Dataset, data_dir
 from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
 from ..linear import logistic
-from ..metrics import scores, tune_threshold
+from ..metrics import predict, scores, tune_threshold
 from .options import positive, whole
 from ..probe import Probe, read_out
 from ..thresholds import shrunk_thresholds
@@ -55,7 +55,7 @@ def advice(ds: Dataset, encoder: str) -> list: # a line, or none
 # %% ../../nbs/67_choices.ipynb #d5d2c97f
 LEARNING_RATES = dict(mlp=1e-3, bag=3e-3, conv=1e-3, transformer=1e-3, resnet=3e-3, frozen=1e-3, tv=1e-4, timm=1e-4,
              mobilenet_v2=1e-4, hf=2e-5)
-OPTIONS = dict(mlp=dict(widths=(256,)), bag=dict(size=50_000, bigrams=True))
+OPTIONS = dict(mlp=dict(widths=(256,)), bag=dict(size=50_000, bigrams=True), frozen_text=dict(windows=8))
 BOUNDS = dict(large=(3, 10), small=(10, 30)) # fewest and most, of whole networks and of the others
 
 def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=None) -> tuple: # encoder, settings
@@ -64,10 +64,11 @@ def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=
     n, encoder = len(ds.splits['train']), encoder or pretrained(ds.kind) or FROM_SCRATCH[ds.kind]
     family = 'frozen' if encoder.endswith(':frozen') else encoder.partition(':')[0]
     large = family in ('tv', 'timm', 'mobilenet_v2', 'hf')
+    options = OPTIONS.get('frozen_text' if family == 'frozen' and ds.kind == 'text' else family, {})
     bs = batch_size or (32 if large or n < 2000 else 128)
     steps = int(np.clip(round(2000*bs/n), *BOUNDS['large' if large else 'small']))
     return encoder, dict(epochs=epochs or steps, lr=lr or LEARNING_RATES.get(family, 1e-3), batch_size=bs,
-                         weight_decay=.01 if large else .3, encoder=OPTIONS.get(family, {}))
+                         weight_decay=.01 if large else .3, encoder=options)
 
 # %% ../../nbs/67_choices.ipynb #32362f80
 def label_thresholds(y, # (n, L) labels of the validation split
@@ -79,17 +80,37 @@ def label_thresholds(y, # (n, L) labels of the validation split
     shrunk = shrunk_thresholds(y, p, prior)
     return shrunk if some.all() else np.where(some, shrunk, tune_threshold(y, p, 'micro_f1'))
 
+# %% ../../nbs/67_choices.ipynb #67c0f1d2
+def crossfitted(y, # (n, L) labels of the validation split
+                p, # (n, L) scores
+                tune, # (labels, scores) → threshold, or one for each label
+                parts: int = 5
+    ) -> np.ndarray: # (n, L) of 0 and 1
+    "Predictions of each part of the split with thresholds that the other parts chose."
+    y, p = np.asarray(y), np.asarray(p)
+    part, res = np.random.default_rng(0).permutation(len(y)) % parts, np.empty(p.shape, np.uint8)
+    for k in range(parts):
+        here, rest = part == k, part != k
+        t = tune(y[rest], p[rest]) if (y[rest] == 1).any() else np.inf
+        if here.any(): res[here] = predict(p[here], t)
+    return res
+
 # %% ../../nbs/67_choices.ipynb #1282968e
 COUNTED = { # thresholds → names of readouts
     'label': ('own|label', 'linear@features|label', 'scores|label'),
     'global': ('own|global', 'linear@features|global', 'scores|global'),
     .5: ('own@.5', 'probe', 'probe1', 'scores@0')}
 
+def known_thresholds(value) -> str | float: # a key of `COUNTED`
+    "The kind of thresholds, also from the text of a command line; `ValueError` for another."
+    for key, said in {'label': ('label',), 'global': ('global',), .5: ('.5', '0.5')}.items():
+        if str(value) in said: return key
+    raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {value!r}")
+
 def probe_settings(thresholds, # a key of `COUNTED`
     ) -> dict: # settings of the readouts
-    "Which readouts a run makes; `ValueError` for unknown thresholds."
-    if thresholds not in COUNTED: raise ValueError(f"thresholds: expected 'label', 'global' or .5, got {thresholds!r}")
-    return dict(kind='grid', epochs=10) if thresholds == .5 else dict(kind='linear')
+    "Which readouts a run makes."
+    return dict(kind='grid', epochs=10) if known_thresholds(thresholds) == .5 else dict(kind='linear')
 
 # %% ../../nbs/67_choices.ipynb #faba1bbc
 def by_label(found: dict, # name → `Readout`
@@ -106,14 +127,16 @@ def by_label(found: dict, # name → `Readout`
 
 def solved(outputs, ys, strength: float # as chosen on validation data
     ) -> Probe:
-    "The logistic regression of one strength on the features of the training split, as heads."
+    "The logistic regression of one strength, which is its `grid`, on the features of the training split."
     fit = logistic(outputs['train']['features'], ys['train'])
     one = fit.weight[fit.strengths.index(strength)]
-    return Probe([], one[None, None], fit.mean, fit.factor, best=0)
+    return Probe([strength], one[None, None], fit.mean, fit.factor, best=0)
 
-def _validated(found, y_val, name):
+def _validated(found, y_val, thresholds, name):
     "Macro plus Micro-F1 of a readout on validation data."
-    s = scores(y_val, found[name].p['val'], found[name].threshold)
+    r, tune = found[name], dict(label=label_thresholds).get(thresholds, tune_threshold)
+    pred = predict(r.p['val'], .5) if thresholds == .5 else crossfitted(y_val, r.p['val'], tune)
+    s = scores(y_val, pred - .5, 0.)
     return s['macro_f1'] + s['micro_f1']
 
 # %% ../../nbs/67_choices.ipynb #807bea5b
@@ -125,12 +148,13 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
                    seed: int = 0 # of the probes that are trained
     ) -> tuple: # name, `Probe` or None, (L,) thresholds of probabilities
     "The readout with the best mean of Macro and Micro-F1 on validation data; `ValueError` where there is none."
+    thresholds = known_thresholds(thresholds)
     found = read_out(outputs, ys, loss, seed, **probe_settings(thresholds))
     if thresholds == 'label': found |= by_label(found, ys['val'])
     known = [k for k in COUNTED[thresholds] if k in found]
     if readout not in (None, *known):
         raise ValueError(f"readout: expected one of {', '.join(known)} for {loss}, got {readout!r}")
-    name = readout or max(known, key=partial(_validated, found, ys['val']))
+    name = readout or max(known, key=partial(_validated, found, ys['val'], thresholds))
     best, n_labels = found[name], np.shape(ys['val'])[1]
     if thresholds == .5: return name, best.probe, np.full(n_labels, .5)
     probe = solved(outputs, ys, best.info['strength']) if name.startswith('linear') else None
