@@ -50,7 +50,7 @@
     const dialog = make('dialog', {className: 'search', ariaLabel: 'Search'}, make('div', {className: 'ask'}, input, close), says, list);
     function show() {
       const found = find(input.value, window.mlclSearch || []), shown = found.slice(0, 20);
-      says.textContent = !input.value.trim() ? '' : found.length ? found.length + (found.length === 1 ? ' place' : ' places') : 'Nothing found: try fewer or shorter words';
+      says.textContent = !input.value.trim() || !window.mlclSearch ? '' : found.length ? found.length + (found.length === 1 ? ' place' : ' places') : 'Nothing found: try fewer or shorter words';
       list.replaceChildren(...shown.map(([address, page, heading, text]) =>
         make('li', {}, make('a', {href: address}, make('b', {}, heading === page ? page : page + ' › ' + heading), make('span', {}, ...excerpt(text, input.value))))));
     }
