@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['About', 'Fault', 'form', 'Published', 'read_records', 'objections']
 
-# %% ../../nbs/17_check.ipynb #90ee268f
-import json
+# %% ../../nbs/17_check.ipynb #01193aeb
+import json, re
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -31,7 +31,7 @@ class About(BaseModel, extra='forbid', strict=True):
     status: Literal['reported', 'reproduced'] = 'reported'
     rerun: str | None = None # the run that a maintainer did again
 
-# %% ../../nbs/17_check.ipynb #5cbbdbb6
+# %% ../../nbs/17_check.ipynb #c8e49696
 class Fault(NamedTuple):
     "What is wrong with a record or a run."
     where: str # id of a record or a run, or the name of a file
@@ -41,6 +41,7 @@ class Fault(NamedTuple):
     def __str__(self): return f'{self.where} {self.field}: expected {self.expected}, got {self.got}'
 
 _WORDS = dict(missing='a value', extra_forbidden='no such field')
+_START = '^Input should be |^Value error, (.*: expected )?' # of what pydantic says
 
 def form(model, value: dict, where: str # as in `Fault`
     ) -> list[Fault]:
@@ -48,7 +49,7 @@ def form(model, value: dict, where: str # as in `Fault`
     try: model.model_validate(value)
     except ValidationError as e: errors = e.errors(include_url=False)
     else: return []
-    def said(x): return _WORDS.get(x['type']) or x['msg'].removeprefix('Value error, ').removeprefix('Input should be ')
+    def said(x): return _WORDS.get(x['type']) or re.sub(r'^\w+ should ', 'to ', re.sub(_START, '', x['msg']))
     def got(x): return 'nothing' if x['type'] == 'missing' else f"{x['input']!r:.60}"
     return [Fault(where, '.'.join(map(str, x['loc'])), said(x), got(x)) for x in errors]
 
@@ -144,7 +145,7 @@ class Published:
         if 'splits_sha256' in r: self.splits.setdefault(_part(r), set()).add(r['splits_sha256'])
         self.runs.setdefault(_group(r), []).append(r)
 
-# %% ../../nbs/17_check.ipynb #d4376cc6
+# %% ../../nbs/17_check.ipynb #db67f07b
 @lru_cache(maxsize=1)
 def _loaded(name, options):
     from mlcl.data import load
@@ -154,9 +155,9 @@ def _loaded(name, options):
 def _at_hand(name, options, share, seed):
     "Checksums of data and splits on this machine; none where it lacks the data."
     from mlcl.data import present
-    if not present(name): return {}
-    try: ds = _loaded(name, options)
-    except (ValueError, TypeError, OSError): return {}
+    try: ds = _loaded(name, options) if present(name) else None
+    except (ValueError, TypeError, OSError): ds = None # of another name, or with options that mean nothing
+    if not ds: return {}
     train = ds.indices('train', share, seed)
     return dict(data_sha256=ds.sha256, splits_sha256=splits_hash(ds.splits | dict(train=train)))
 
