@@ -1,8 +1,8 @@
 "Records of others: what is in order passes, and each fault is found and named."
-import json, re
+import json, os, re, shutil, subprocess
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
-import pytest
+import pytest, yaml
 from mlcl import study
 from mlcl.cli import main
 from mlcl.study import Experiment, Record, Store, attempt, content_hash, objections, store_of, to_table
@@ -180,6 +180,33 @@ def test_runs_of_others_are_done_again(made, tmp_path, monkeypatch):
     run = [r for r in made if r['run'] == made[0]['run']]
     t = study.reproduce(run[0]['run'], lambda e: run)
     assert set(t.answer) == {'equal'} and len(t) == 3*sum(r['split'] == 'test' for r in run)
+
+
+def test_the_workflow_checks_what_a_change_touches(tmp_path):
+    "Its own lines, in a repository with a command that objects to one loss."
+    text = (RESULTS.parent/'.github'/'workflows'/'community.yml').read_text()
+    flow = yaml.safe_load(text)
+    assert flow['permissions'] == dict(contents='read') and 'timeout-minutes' in flow['jobs']['check'] and 'github.event' not in flow['jobs']['check']['steps'][-1]['run']
+    def git(*words): return subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@example.org', *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+    def commit(*names, delete=()):
+        for n in names: (tmp_path/n).parent.mkdir(parents=True, exist_ok=True), (tmp_path/n).write_text(str(len(git('log', '--oneline', '--all'))))
+        for n in delete: shutil.rmtree((tmp_path/n).parent)
+        git('add', '-A'), git('commit', '-qm', 'x')
+        return git('rev-parse', 'HEAD')
+    def checked(base):
+        (tmp_path/'.git'/'said').write_text('')
+        run = subprocess.run(['bash', '-e', '-c', flow['jobs']['check']['steps'][-1]['run']], cwd=tmp_path, env=os.environ | dict(BASE=base, RUNNER_TEMP=str(tmp_path/'.git')))
+        return run.returncode, (tmp_path/'.git'/'said').read_text().splitlines()
+    git('init', '-q')
+    (command := tmp_path/'.venv'/'bin'/'mlcl').parent.mkdir(parents=True)
+    command.write_text('#!/bin/sh\necho "$@" >> .git/said\ncase "$3" in *bad*) exit 1;; esac\n')
+    command.chmod(0o755)
+    at = 'results/community'
+    base = commit(f'{at}/README.md', f'{at}/old/records.parquet', f'{at}/gone/records.parquet')
+    commit(f'{at}/README.md', f'{at}/new é/records.parquet', f'{at}/new é/about.json', delete=[f'{at}/gone/records.parquet'])
+    assert checked(base) == (0, [f'study check {at}/new é/records.parquet'])
+    commit(f'{at}/bad/about.json', f'{at}/z/records.parquet')
+    assert checked(base) == (1, [f'study check {at}/{n}/records.parquet' for n in ('bad', 'new é', 'z')])
 
 
 def test_what_others_sent_is_in_order():
