@@ -1,11 +1,13 @@
 "Records of others: what is in order passes, and each fault is found and named."
 import json, os, re, shutil, subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 import pytest, yaml
 from mlcl import study
 from mlcl.cli import main
-from mlcl.study import Experiment, Record, Store, attempt, content_hash, objections, store_of, to_table
+from mlcl.losses import LOSSES
+from mlcl.study import verify as checking, Experiment, Record, Store, attempt, content_hash, objections, store_of, to_table
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 ABOUT = dict(name='mine', authors=['A'], licence='MIT', reference='https://example.org/mine', commit='0123abc', trained_on_test=False)
@@ -69,10 +71,10 @@ def test_new_records_pass_and_data_at_hand_decide(made, check, monkeypatch):
     right = next(r for r in made if r['seed'])
     assert status == 1 and [re.sub('^.{16} ', '', s) for s in said] == [
         f'data_sha256: expected {right["data_sha256"]}, got {"0"*64} (and 1 more)', f'splits_sha256: expected {right["splits_sha256"]}, got {"0"*16} (and 1 more)']
-    study.check._at_hand.cache_clear()
+    checking._at_hand.cache_clear()
     monkeypatch.setattr('mlcl.data.present', lambda name: False)
     assert check(made) == (0, ['4 runs of 2 losses: nothing to object', 'not compared: data_sha256 of digits', 'not compared: splits_sha256 of digits'])
-    study.check._at_hand.cache_clear()
+    checking._at_hand.cache_clear()
 
 
 def is_linear(r): return r['split'] == 'test' and bool(r.get('per_label_ap'))
@@ -170,6 +172,16 @@ def test_a_broken_about_is_one_line(good, tmp_path, capsys, check):
     pq.write_table(to_table(good), tmp_path/'records.parquet')
     assert main(['study', 'check', str(tmp_path/'records.parquet')]) == 2
     assert 'about.json: expected JSON' in capsys.readouterr().err
+
+
+def test_the_recipe_of_page_94_gives_comparable_runs(monkeypatch):
+    "A study's experiments with another loss: equal settings and seeds."
+    monkeypatch.setitem(LOSSES, 'mine', LOSSES['base'])
+    mine = [replace(e, loss='mine', settings=e.settings | dict(loss={})) for e in study.experiments('labels', only='loss=base,dataset=yeast')]
+    runs = [dict(asdict(e), study='labels', run=e.id) for e in mine]
+    held = checking.Published({'yeast'}).runs[checking._group(runs[0])]
+    assert len(held) == 75 and [*checking._fair(runs, held, False)] == []
+    assert [f.field for f in checking._fair([r | dict(settings=r['settings'] | dict(epochs=1)) for r in runs[1:]], held, False)] == ['settings']*4 + ['seed']
 
 
 def test_runs_of_others_are_done_again(made, tmp_path, monkeypatch):
