@@ -86,8 +86,7 @@ def navigation():
 
 def fronts_of():
     "Front matter and address of each page, in the order of the sidebar."
-    names = [n for _, names in navigation() for n in names]
-    return {n: front_of(read_nb(PROC/n)) | {"href": f"{Path(n).stem}.html"} for n in names}
+    return {n: front_of(read_nb(PROC/n)) | {"href": f"{Path(n).stem}.html"} for _, names in navigation() for n in names}
 
 
 def page(name, fronts, out):
@@ -106,7 +105,7 @@ def page(name, fronts, out):
     meta |= {turn: fronts[order[i]] for turn, i in (("prev", at - 1), ("next", at + 1)) if 0 <= i < len(order)}
     if not re.search(r"^#+ References", text, flags=re.M): meta["reference-section-title"] = "References"
     body = pandoc(f"---\n{yaml.dump(meta | {'link-citations': True})}---\n\n{text}", problems, "--to=html5", "--mathml",
-                  "--standalone", f"--template={TOOLS/'site.html'}", "--toc", "--toc-depth=3")
+                  "--standalone", "--wrap=preserve", f"--template={TOOLS/'site.html'}", "--toc", "--toc-depth=3")
     body = re.sub(r'href="(?:\./)?(\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
     body = re.sub(r'<h1( class="unnumbered" id="bibliography">References</)h1>', r"<h2\1h2>", body)
     (out/front["href"]).write_text(body, encoding="utf-8")
@@ -161,23 +160,24 @@ def build(out, quarto=True):
 
 def finish(out):
     "What follows either rendering: links that lead nowhere become words; a list of all pages for language models."
-    anchors = anchors_of(out)
+    places = places_of(out)
     for path in out.glob("*.html"):
-        path.write_text(unlink(path.read_text(encoding="utf-8"), anchors, path.name), encoding="utf-8")
+        path.write_text(unlink(path.read_text(encoding="utf-8"), places, path.name), encoding="utf-8")
     (out/"llms.txt").write_text(llms(), encoding="utf-8")
 
 
-def anchors_of(out):
-    "The anchors of each page: {file name: set}."
-    return {p.name: {*re.findall(r'\sid="([^"]+)"', p.read_text(encoding="utf-8"))} for p in out.glob("*.html")}
+def places_of(out):
+    "All that links within a site can lead to: its pages, and their anchors."
+    pages = {path.name: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
+    return {*pages} | {f"{name}#{anchor}" for name in pages for anchor in re.findall(r'\sid="([^"]+)"', pages[name])}
 
 
-def unlink(text, anchors, page):
+def unlink(text, places, page):
     "HTML that links to symbols only where they have an anchor; a plain word in code means its symbol on its page only."
     def keep(link):
         target, anchor, attributes, words = link.groups()
         word = re.fullmatch("<code>[a-z]+</code>", words) and target != page
-        if word or unquote(anchor) not in anchors.get(target, ()): return f"<span{attributes}>{words}</span>"
+        if word or f"{target}#{unquote(anchor)}" not in places: return f"<span{attributes}>{words}</span>"
         return link[0]
     return re.sub(r'<a\s+href="(?:\./)?(\w+\.html)#([^"]+)"([^>]*)>(.*?)</a>', keep, text, flags=re.S)
 
@@ -186,9 +186,8 @@ def llms():
     "The text of llms.txt: what the site is, and its pages by subject, with their subtitles."
     fronts, first = fronts_of(), read_nb(PROC/"index.ipynb").cells
     about = "\n\n".join(c.source for c in first if c.cell_type == "markdown").split("\n## ")[0]
-    about = re.sub(r"(?m)^:::.*", "", about)
-    says = fronts["index.ipynb"]["description"]
-    lines = [f"# {get_config().title}", f"> {says}", " ".join(plain_text(about).split())]
+    about = " ".join(plain_text(re.sub(r"(?m)^:::.*", "", about)).split())
+    lines = [f"# {get_config().title}", f"> {fronts['index.ipynb']['description']}", about]
     for part, names in navigation():
         pages = [f"- [{f['title']}]({f['href']}): {f['description']}" for f in map(fronts.get, names)]
         lines += [f"## {part}", "\n".join(pages)]
