@@ -280,9 +280,8 @@ _COMMIT = Annotated[str, Field(pattern='^[0-9a-f]{40}$')]
 _Code = create_model('_Code', __config__=_STRICT, sha256=(_HASH, ...), commit=(_COMMIT | None, ...))
 
 # %% ../../nbs/61_run.ipynb #3fa3611b
-class Record(BaseModel, extra='forbid', strict=True):
-    "A record as `completed` writes it."
-    id: str
+class _Run(BaseModel, extra='forbid', strict=True):
+    "What the records of a run have in common."
     run: _HASH
     of: Annotated[int, Field(ge=1)]
     study: str
@@ -297,6 +296,13 @@ class Record(BaseModel, extra='forbid', strict=True):
     code: _Code
     machine: _Machine
     time: Annotated[str, Field(pattern=r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$')]
+    data_sha256: Annotated[str, Field(pattern='^[0-9a-f]{64}$')]
+    splits_sha256: _HASH
+
+# %% ../../nbs/61_run.ipynb #7c1e52aa
+class Record(_Run):
+    "A record as `completed` writes it."
+    id: str
     readout: str
     checkpoint: Literal['last', 'best']
     split: Literal['val', 'test']
@@ -306,7 +312,5 @@ class Record(BaseModel, extra='forbid', strict=True):
     replicates: dict[str, str] | None = None
     chosen: dict
     history: list[dict] | None = None
-    data_sha256: Annotated[str, Field(pattern='^[0-9a-f]{64}$')]
-    splits_sha256: _HASH
     seconds: _SIZE
     steps: dict[str, _SIZE]
