@@ -118,6 +118,15 @@ def _study_publish(name: str, / # a study
     one_of('study', name, [*STUDIES, 'tuned_tries', 'again'])
     print(f'{store_of(name).publish()} runs published')
 
+@command('study check')
+def _study_check(file: str, / # of records: .parquet as `mlcl study publish` writes it, or .jsonl
+    ) -> int: # exit status: 1 if there is something to object to
+    "check records that somebody else made"
+    from mlcl.study import objections
+    faults, said = objections(file)
+    print(*said, sep='\n')
+    return 1 if faults else 0
+
 # %% ../nbs/48_cli.ipynb #867cbe97
 @command('study reproduce')
 def _study_reproduce(id: str, / # of a record or a run, or its first letters

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent/"mlcl"
 # Each package imports only from those named before it
 LAYERS = """extras labels losses checks scale metrics thresholds plots data encoders saved callbacks learner linear
-            probe stats study verdicts gradients ledger own cli""".split()
+            probe stats study verdicts gradients ledger guide own cli""".split()
 TWICE = set() # public names that may be defined in two modules
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("_modidx.py", "__pycache__"))
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in MODULES}

@@ -19,3 +19,4 @@ from mlcl.study.catalog import *
 from mlcl.study.schedule import *
 from mlcl.study.tune import *
 from mlcl.study.report import *
+from mlcl.study.verify import *

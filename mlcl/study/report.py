@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from .catalog import STUDIES, experiments
 from .experiment import experiment_of, one_of
-from .run import run
+from .run import results_dir, run
 from .schedule import plan
 from .store import Store, store_of
 
@@ -124,8 +124,8 @@ def agreement(old: list[dict], # test records of a run
 # %% ../../nbs/66_report.ipynb #d9dfb1af
 def _where(id):
     "Study and run that an id, or its first letters, stand for."
-    runs = {}
-    for name in (*STUDIES, 'tuned_tries'):
+    runs, others = {}, [f'community/{p.parent.name}/records' for p in results_dir().glob('community/*/records.parquet')]
+    for name in (*STUDIES, 'tuned_tries', *others):
         for r in store_of(name).records(['id', 'run']):
             if r['id'].startswith(id): runs.setdefault(r['run'], name)
     if len(runs) != 1: raise ValueError(f'id: expected that of one run, got {id!r}, which fits {len(runs)}')
