@@ -1,7 +1,7 @@
 "The site for its tests: the tool that builds it, its pages, and a browser that looks at them."
-import functools, http.server, importlib.resources, importlib.util, json, shutil, sys, threading
-from contextlib import contextmanager
+import functools, http.server, importlib.resources, importlib.util, json, sys, threading
 from pathlib import Path
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("mlcl_site", ROOT/"tools"/"site.py")
@@ -9,41 +9,28 @@ site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 process = sys.modules["process"]
 
-PAGES = [n for _, names in site.navigation() for n in names]
-CHROME = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-           --disable-component-update --disable-sync --hide-scrollbars""".split()
+PAGES = {name: f"{Path(name).stem}.html" for _, names in site.navigation() for name in names}
+places_of = functools.cache(site.places_of)
 AXE = (importlib.resources.files("selenium_axe_python")/"axe-core"/"axe.min.js").read_text(encoding="utf-8")
 
 
-anchors_of = functools.cache(site.anchors_of)
-def page_of(name): return f"{Path(name).stem}.html"
-
-
-@contextmanager
-def served(folder):
-    "The address of a folder on a free port of this machine."
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+def serve(folder):
+    "The address of a folder on a free port of this machine, until the tests are over."
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    return f"http://127.0.0.1:{server.server_port}/"
 
 
-@contextmanager
-def chromium(profile):
-    "A headless Chromium that keeps the messages of its console and of the network."
-    from selenium import webdriver
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROME
-    for flag in [*FLAGS, f"--user-data-dir={profile}"]: options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(120)
-    yield driver
-    driver.quit()
+def opens(name):
+    "A fixture: the browser with a page of the site, for a reader who has not chosen a theme."
+    @pytest.fixture
+    def opened(browser, address):
+        look_as(browser)
+        browser.get(address + name)
+        yield browser
+        browser.execute_script("localStorage.clear()")
+    return opened
 
 
 def look_as(browser, width=1280, theme="", media=""):
@@ -55,18 +42,29 @@ def look_as(browser, width=1280, theme="", media=""):
     browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
 
 
+def each(browser, selector, what="e.outerHTML.slice(0, 150)", when="true"):
+    "What JavaScript says of each element `e` of the open page that a selector finds and for which `when` is true."
+    elements = f"[...document.querySelectorAll(arguments[0])].filter(e => {when})"
+    return browser.execute_script(f"return {elements}.map(e => {what})", selector)
+
+
+def press(browser, *keys):
+    "Press one key after the other, each on the element that has the focus then; the last of these elements."
+    for key in keys: browser.switch_to.active_element.send_keys(key)
+    return browser.switch_to.active_element
+
+
 # axe-core on the open page. Of contrast, its slow rule, it is asked once a look: colours, letters, opacity.
 CHECK = """
-const done = arguments[0], grounds = new Map(), seen = new Set();
-const run = (where, what) => axe.run(where, {...what, resultTypes: ['violations']});
+const grounds = new Map(), looks = new Map();
 for (const e of document.querySelectorAll('body, body *')) {
   const c = getComputedStyle(e), said = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
   grounds.set(e, [grounds.get(e.parentElement), c.backgroundColor, c.backgroundImage, c.opacity].join());
   const look = [grounds.get(e), c.color, c.fontSize, c.fontWeight].join();
-  e.toggleAttribute('data-look', said && e.checkVisibility() && !seen.has(look) && !!seen.add(look));
+  if (said && e.checkVisibility() && !looks.has(look)) looks.set(look, e);
 }
-run(document, {rules: {'color-contrast': {enabled: false}}}).then(async all => done(
-  [...all.violations, ...(await run({include: ['[data-look]']}, {runOnly: ['color-contrast']})).violations]));
+axe.run({rules: {'color-contrast': {enabled: false}}, resultTypes: ['violations']}).then(async all => arguments[0]([
+  ...all.violations, ...(await axe.run([...looks.values()], {runOnly: ['color-contrast']})).violations]));
 """
 
 
@@ -78,33 +76,24 @@ def violations(browser):
 
 
 def too_wide(browser):
-    "What stands out of the window to the right."
-    return browser.execute_script("""const w = innerWidth; return document.documentElement.scrollWidth <= w ? [] :
-        [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > w).slice(0, 3)
-        .map(e => e.outerHTML.slice(0, 120)).concat('the page')""")
+    "The page, where it is wider than the window, and what stands out of the window to the right."
+    wide = each(browser, "html", "'the page'", "e.scrollWidth > innerWidth")
+    return wide and wide + each(browser, "main *", when="e.getBoundingClientRect().right > innerWidth")[:3]
 
 
-LOOK = """
-const all = s => [...document.querySelectorAll(s)], text = document.querySelector('main').cloneNode(true);
-text.querySelectorAll('pre, code, script').forEach(e => e.remove());
-const ids = all('[id]').map(e => e.id), wide = e => e.offsetParent && e.scrollWidth > e.clientWidth + 1;
-return {title: document.title, lang: document.documentElement.lang, h1: all('h1').length, text: text.textContent,
-  math: all('math').length, toc: all('.toc a, #TOC a').length, links: all('a[href]').map(a => a.href),
-  headings: all('main > h2, main > section > h2').length, pages: all('nav.pages a').map(a => a.getAttribute('href')),
-  turn: all('a[rel=prev], a[rel=next]').map(a => a.rel + ' ' + a.getAttribute('href')), wrong: {
-  'ids twice': ids.filter((x, i) => ids.indexOf(x) !== i), 'LaTeX': all('annotation').map(e => e.textContent),
-  'wide code': all('main pre.sourceCode').filter(wide).map(e => e.textContent.slice(0, 80)),
-  'gaps in code': all('main pre.sourceCode > code').filter(e =>
-    e.offsetHeight > 9 + [...e.children].reduce((sum, line) => sum + line.offsetHeight, 0)).map(e => e.textContent.slice(0, 80)),
-  'broken pictures': all('img').filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
-  'pictures without alt text': all('img').filter(i => !i.alt.trim()).map(i => i.src),
-  'formulas not set': all('span.math, merror').map(e => e.textContent),
-  'lists without an empty line before': all('main p').map(p => p.textContent).filter(t => /\\n(-|\\d+\\.) /.test(t))}}
-"""
+# What nobody should find on a page: elements, and when they are wrong. Quarto gives an id to each of two themes.
+WRONG = {
+    "same id": ("[id]:not(#quarto-bootstrap, #quarto-text-highlighting-styles)", "e !== document.getElementById(e.id)"),
+    "LaTeX": ("annotation", "true"), "formulas not set": ("span.math, merror", "true"),
+    "wide code": ("main pre.sourceCode", "e.offsetParent && e.scrollWidth > e.clientWidth + 1"),
+    "gaps in code": ("main pre.sourceCode > code",
+                     "e.offsetHeight > 9 + [...e.children].reduce((sum, line) => sum + line.offsetHeight, 0)"),
+    "broken pictures": ("img", "!e.complete || !e.naturalWidth"), "pictures without alt text": ("img", "!e.alt.trim()"),
+    "lists without an empty line before": ("main p", r"/\n(-|\d+\.) /.test(e.textContent)")}
 
 
-def visit(browser, address):
-    "What a visitor of the page finds, on a desk in the light; under `wrong`, what nobody should find."
+def findings(browser, address):
+    "What nobody should find on a page: on a desk in the light, on a phone in the dark."
     browser.get("about:blank")
     browser.get_log("browser"), browser.get_log("performance")
     look_as(browser, theme="light")
@@ -113,13 +102,10 @@ def visit(browser, address):
     sent = [json.loads(m["message"])["message"] for m in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"}
     assert address in asked, "the requests are seen"
-    page, host = browser.execute_script(LOOK), address.rpartition("/")[0]
-    page["wrong"]["other hosts"] = [u for u in asked if not u.startswith((host, "data:", "blob:", "about:"))]
-    page["wrong"]["console"] = [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]
-    return page
-
-
-def visit_on_phone(browser):
-    "The page that is open, on a phone in the dark."
-    look_as(browser, width=390, theme="dark")
-    return {"wide on a phone": too_wide(browser)}
+    found = {what: each(browser, selector, when=when) for what, (selector, when) in WRONG.items()}
+    found["requests"] = [u for u in asked if not u.startswith((address.rpartition("/")[0], "data:", "blob:", "about:"))]
+    found["console"] = [m["message"] for m in browser.get_log("browser") if m["level"] in ("SEVERE", "WARNING")]
+    found["desk"] = violations(browser)
+    look_as(browser, 390, "dark")
+    found |= {"wide on a phone": too_wide(browser), "phone": violations(browser)}
+    return {what: where for what, where in found.items() if where}

@@ -1,172 +1,119 @@
 "Every page of the site in a headless browser, and what makes the pages a book: theme, search, copy buttons, terms."
 import re, urllib.parse
 import pytest
-from browsing import PAGES, anchors_of, look_as, page_of, site, too_wide, violations, visit, visit_on_phone
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from browsing import PAGES, each, findings, look_as, opens, places_of, press, site, too_wide, violations
+from selenium.webdriver import Keys
 
+HREF = "e.getAttribute('href')"
 MARKUP = r".{0,40}(?:\$\$|\\\(|@eq-|@fig-|@tbl-|@sec-|:::|\{#|\[@).{0,40}"
-PREV, NEXT = ({a: f"{turn} {page_of(b)}" for a, b in zip(x, y)}
-              for turn, x, y in (("prev", PAGES[1:], PAGES), ("next", PAGES, PAGES[1:])))
+home, contrast = opens("index.html"), opens("20_contrast.html")
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(browser, address, built, name):
-    "One visit: on a desk in the light, on a phone in the dark, on paper; nothing is wrong, all links lead somewhere."
-    page = visit(browser, address + page_of(name))
-    wrong = page["wrong"] | {"unrendered markup": re.findall(MARKUP, page["text"]), "desk": violations(browser)}
-    wrong |= visit_on_phone(browser) | {"phone": violations(browser)} | on_paper(browser)
-    wrong["links"] = [*lost(page["links"], name, address, anchors_of(built[0]))]
-    assert {what: found for what, found in wrong.items() if found} == {}
-    assert page["title"] and page["lang"] == "en" and page["h1"] == 1 and page["toc"] >= page["headings"]
-    assert page["pages"] == [*map(page_of, PAGES)]
-    assert page["turn"] == [turn[name] for turn in (PREV, NEXT) if name in turn]
-    assert sum(f"notebooks/{name}" in link for link in page["links"]) == 1
-    assert page["math"] or "$$" not in (site.NBS/name).read_text(encoding="utf-8")
+    "On a desk in the light, on a phone in the dark and on paper nothing is wrong; the page has its place in the book."
+    assert findings(browser, address + PAGES[name]) == {} and on_paper(browser) == []
+    links, order, at = each(browser, "a[href]", "e.href"), [*PAGES.values()], [*PAGES].index(name)
+    inside = {urllib.parse.unquote(link.removeprefix(address)) for link in links if link.startswith(address)}
+    assert inside - places_of(built[0]) == {f"notebooks/{name}"}
+    assert sum(f"notebooks/{name}" in link for link in links) == 1
+    assert each(browser, "nav.pages a", HREF) == order
+    turns = [f"prev {page}" for page in order[at - 1 : at]] + [f"next {page}" for page in order[at + 1 : at + 2]]
+    assert each(browser, "a[rel=prev], a[rel=next]", f"e.rel + ' ' + {HREF}") == turns
+    assert browser.title and each(browser, "html", "e.lang") == ["en"] and len(each(browser, "h1")) == 1
+    assert len(each(browser, ".toc a, #TOC a")) >= len(each(browser, "main > h2, main > section > h2"))
+    assert each(browser, "math") or "$$" not in (site.NBS/name).read_text(encoding="utf-8")
+    browser.execute_script("document.querySelectorAll('pre, code, script').forEach(e => e.remove())")
+    assert re.findall(MARKUP, *each(browser, "main", "e.textContent")) == []
 
 
 def on_paper(browser):
-    "No navigation, dark on white, nothing wider than the sheet; the reader's theme is dark."
+    "What is wrong on paper, for a reader in the dark: navigation, ink that is not black, what the sheet does not hold."
     look_as(browser, 718, "dark", "print")
-    shown, ink = browser.execute_script("""return [['.top', '.pages', '.toc', '.turn', '.code-copy-button'].filter(
-        s => document.querySelector(s)?.offsetParent), getComputedStyle(document.body).color]""")
-    return {"on paper": shown, "wide on paper": too_wide(browser), "ink": ink.replace("rgb(0, 0, 0)", "")}
-
-
-def lost(links, name, address, anchors):
-    "Links inside the site that lead nowhere."
-    for link in links:
-        path, _, anchor = urllib.parse.unquote(link.removeprefix(address)).partition("#")
-        inside = link.startswith(address) and path != f"notebooks/{name}"
-        if inside and (path not in anchors or anchor and anchor not in anchors[path]): yield link
+    shown = each(browser, ".top, .pages, .toc, .turn, .code-copy-button", when="e.offsetParent")
+    return shown + each(browser, "body", when="getComputedStyle(e).color !== 'rgb(0, 0, 0)'") + too_wide(browser)
 
 
 def test_what_is_wrong_is_found(home):
     home.execute_script("""const p = document.querySelector('main p'); p.style.color = '#ccc'; p.style.width = '2000px';
         document.querySelector('main img').removeAttribute('alt')""")
     assert {"color-contrast", "image-alt"} <= {rule for rule, _ in violations(home)}
-    assert visit_on_phone(home)["wide on a phone"] and on_paper(home)["wide on paper"]
+    assert "the page" in on_paper(home)
+    look_as(home, 390, "dark")
+    assert "the page" in too_wide(home)
 
 
-@pytest.fixture
-def home(browser, address):
-    "The home page of a reader who has not chosen a theme."
-    look_as(browser)
-    browser.get(address)
-    browser.execute_script("localStorage.clear()")
-    browser.get(address)
-    yield browser
-    browser.execute_script("localStorage.clear()")
+def test_theme_follows_the_system_until_chosen_and_is_remembered(home, address):
+    "After each step, in a system with a theme, the theme of the page: its colours; its switch offers the other one."
+    other, seen = dict(light="dark", dark="light"), {}
+    for system, step, theme in [("dark", "", "dark"), ("light", "", "light"), ("light", "click", "dark"),
+                                ("light", "go", "dark"), ("dark", "", "dark"), ("light", "", "dark"),
+                                ("dark", "click", "light"), ("dark", "go", "light")]:
+        look_as(home, theme=system)
+        if step == "click": home.find_element("css selector", ".theme").click()
+        if step == "go": home.get(address + "28_gradients.html")
+        colours = each(home, "body", "[getComputedStyle(e).color, getComputedStyle(e).backgroundColor]")[0]
+        assert each(home, "html", "e.dataset.theme") == [theme] and seen.setdefault(theme, colours) == colours
+        assert each(home, ".theme", "e.ariaLabel") == [f"Switch to the {other[theme]} theme"]
+    assert all(a != b for a, b in zip(seen["light"], seen["dark"]))
 
 
-def colours(browser):
-    return browser.execute_script("""return ['body', 'main p', 'main pre'].map(s => {
-        const c = getComputedStyle(document.querySelector(s)); return [c.color, c.backgroundColor] })""")
-
-
-def test_theme_switch_is_remembered(home, address):
-    def switch(): return home.find_element("css selector", ".theme")
-    def label(): return switch().get_attribute("aria-label")
-    light = colours(home)
-    assert label() == "Switch to the dark theme"
-    switch().click()
-    dark = colours(home)
-    assert all(a != b for a, b in zip(light[0], dark[0])) and label() == "Switch to the light theme"
-    home.get(address + "28_gradients.html")
-    assert colours(home)[0] == dark[0]
-    switch().click()
-    home.refresh()
-    assert colours(home)[0] == light[0]
-
-
-def test_theme_follows_the_system_until_chosen(home):
-    def system(theme):
-        look_as(home, theme=theme)
-        return home.execute_script("return document.documentElement.dataset.theme")
-    assert [system("dark"), system("light")] == ["dark", "light"]
-    home.find_element("css selector", ".theme").click()
-    assert [system("light"), system("dark")] == ["dark", "dark"]
-    home.find_element("css selector", ".theme").click()
-    assert system("dark") == "light"
-
-
-def ask(browser, text):
-    "Open the search by its key, type, and return the addresses of what is found, and the box."
-    browser.find_element("css selector", "body").send_keys("/")
-    box = browser.find_element("css selector", "dialog.search input")
-    box.clear()
-    box.send_keys(text)
-    WebDriverWait(browser, 10).until(lambda b: b.execute_script("return document.querySelector('.says').textContent"))
-    found = "return [...document.querySelectorAll('dialog.search li a')].map(a => a.getAttribute('href'))"
-    return browser.execute_script(found), box
+def ask(page, text):
+    "Open the search by its key and type; the addresses of what is found."
+    press(page, "/", text)
+    assert page.find_element("css selector", "dialog.search .says:not(:empty)"), "the browser waits for it"
+    return each(page, "dialog.search li a", HREF)
 
 
 @pytest.mark.parametrize("text, first", [
     ("RegLoss", "27_reg.html#regloss"), ("Symbols", "05_symbols.html"), ("interval over seeds", "46_stats.html")])
-def test_search(home, text, first):
-    assert ask(home, text)[0][0] == first
-
-
-def test_search_without_a_server(browser, built):
-    browser.get((built[0]/"index.html").as_uri())
-    assert ask(browser, "RegLoss")[0][0] == "27_reg.html#regloss"
+def test_search(home, address, built, text, first):
+    "From a server, and from a file."
+    for start in (address, (built[0]/"index.html").as_uri()):
+        home.get(start)
+        assert ask(home, text)[0] == first
 
 
 def test_search_by_keys(home):
-    found, box = ask(home, "stop-gradient")
-    assert len(found) > 2 and home.find_elements("css selector", "dialog.search li mark")
-    box.send_keys(Keys.ARROW_DOWN)
-    home.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
-    assert home.switch_to.active_element.get_attribute("href").endswith(found[1])
-    home.switch_to.active_element.send_keys(Keys.ENTER)
+    "An arrow moves, Enter opens, Escape closes, also where nothing is found."
+    found = ask(home, "stop-gradient")
+    assert len(found) > 2 and each(home, "dialog.search li mark")
+    assert press(home, Keys.ARROW_DOWN, Keys.ARROW_DOWN).get_attribute("href").endswith(found[1])
+    press(home, Keys.ENTER)
     assert home.current_url.endswith(found[1])
-
-
-def test_search_says_when_nothing_is_found(home):
-    found, box = ask(home, "qqqxyz")
-    assert not found and "Nothing found" in home.find_element("css selector", "dialog.search .says").text
-    box.send_keys(Keys.ESCAPE)
-    assert not home.execute_script("return document.querySelector('dialog.search').open")
+    assert ask(home, "qqqxyz") == [] and "Nothing found" in home.find_element("css selector", ".says").text
+    press(home, Keys.ESCAPE)
+    assert each(home, "dialog.search", "e.open") == [False]
 
 
 def test_copy_button(home):
-    allowed = dict(permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-    home.execute_cdp_cmd("Browser.grantPermissions", allowed)
+    home.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
     button, code = home.execute_script("""const b = document.querySelector('main .code-copy-button');
         b.click(); return [b, b.parentElement.querySelector('pre').textContent.trimEnd()]""")
     copied = "setTimeout(() => navigator.clipboard.readText().then(arguments[0]), 200)"
     assert home.execute_async_script(copied) == code and button.text == "Copied"
-    assert home.execute_script("""return [...document.querySelectorAll('main pre:not(.output)')].every(
-        p => p.parentElement.querySelector('.code-copy-button'))""")
+    assert not each(home, "main pre:not(.output)", when="!e.parentElement.querySelector('.code-copy-button')")
 
 
-def test_code_of_figures_is_folded(browser, address):
-    browser.get(address + "20_contrast.html")
-    def opened(): return [e.get_attribute("open") for e in browser.find_elements("css selector", "details.code-fold")]
-    assert opened() and not any(opened())
-    for want in ("true", None):
-        browser.find_element("css selector", ".tools [title*=Unfold]").click()
-        assert {*opened()} == {want}
+def test_code_of_figures_is_folded(contrast):
+    def opened(): return {*each(contrast, "details.code-fold", "e.open")}
+    assert opened() == {False}
+    for want in (True, False):
+        contrast.find_element("css selector", ".tools [title*=Unfold]").click()
+        assert opened() == {want}
 
 
 def test_skip_link(home):
-    home.find_element("css selector", "body").send_keys(Keys.TAB)
-    skip = home.switch_to.active_element
+    skip = press(home, Keys.TAB)
     assert skip.get_attribute("class") == "skip" and skip.rect["x"] >= 0
-    skip.send_keys(Keys.ENTER)
-    home.switch_to.active_element.send_keys(Keys.TAB)
-    assert home.execute_script("return document.querySelector('main').contains(document.activeElement)")
+    press(home, Keys.ENTER, Keys.TAB)
+    assert each(home, "main", "e.contains(document.activeElement)") == [True]
 
 
-def test_terms_lead_to_the_glossary(browser, address):
+def test_terms_lead_to_the_glossary(contrast, address):
     "The first use of a term shows its sentence, on hover and by a link; a term is marked once a page."
-    def seen(selector, *keys):
-        elements = f"[...document.querySelectorAll('{selector}')]"
-        return browser.execute_script(f"return {elements}.map(a => [{', '.join(keys)}])")
-    browser.get(address + "20_contrast.html")
-    terms = seen("a.term", "a.textContent", "a.title", "a.getAttribute('href')")
-    assert len(terms) > 5 and len({t[2] for t in terms}) == len(terms) and all(t[1].endswith(".") for t in terms)
-    anchor = ["anchor", "The instance, or prototype, whose loss is computed.", "06_glossary.html#term-anchor"]
-    assert anchor in terms
-    browser.get(address + "06_glossary.html")
-    assert not seen("a.term") and len(seen("dt")) == len(seen("dd")) > 10
+    terms = each(contrast, "a.term", f"[e.textContent, e.title, {HREF}]")
+    assert len(terms) > 5 and len({to for _, _, to in terms}) == len(terms) and all(t[1].endswith(".") for t in terms)
+    assert ["anchor", "The instance, or prototype, whose loss is computed.", "06_glossary.html#term-anchor"] in terms
+    contrast.get(address + "06_glossary.html")
+    assert not each(contrast, "a.term") and len(each(contrast, "dt")) == len(each(contrast, "dd")) > 10

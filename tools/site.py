@@ -161,23 +161,24 @@ def build(out, quarto=True):
 
 def finish(out):
     "What follows either rendering: links that lead nowhere become words; a list of all pages for language models."
-    anchors = anchors_of(out)
+    places = places_of(out)
     for path in out.glob("*.html"):
-        path.write_text(unlink(path.read_text(encoding="utf-8"), anchors, path.name), encoding="utf-8")
+        path.write_text(unlink(path.read_text(encoding="utf-8"), places, path.name), encoding="utf-8")
     (out/"llms.txt").write_text(llms(), encoding="utf-8")
 
 
-def anchors_of(out):
-    "The anchors of each page: {file name: set}."
-    return {p.name: {*re.findall(r'\sid="([^"]+)"', p.read_text(encoding="utf-8"))} for p in out.glob("*.html")}
+def places_of(out):
+    "All that links within a site can lead to: its pages, and their anchors."
+    pages = {path.name: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
+    return {*pages} | {f"{name}#{anchor}" for name in pages for anchor in re.findall(r'\sid="([^"]+)"', pages[name])}
 
 
-def unlink(text, anchors, page):
+def unlink(text, places, page):
     "HTML that links to symbols only where they have an anchor; a plain word in code means its symbol on its page only."
     def keep(link):
         target, anchor, attributes, words = link.groups()
         word = re.fullmatch("<code>[a-z]+</code>", words) and target != page
-        if word or unquote(anchor) not in anchors.get(target, ()): return f"<span{attributes}>{words}</span>"
+        if word or f"{target}#{unquote(anchor)}" not in places: return f"<span{attributes}>{words}</span>"
         return link[0]
     return re.sub(r'<a\s+href="(?:\./)?(\w+\.html)#([^"]+)"([^>]*)>(.*?)</a>', keep, text, flags=re.S)
 
