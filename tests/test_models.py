@@ -193,6 +193,21 @@ def test_what_is_not_trained_has_no_state(roberta):
     assert {n for n, p in model.named_parameters() if id(p) not in mine} == {'encoder.net.pooler.dense.weight', 'encoder.net.pooler.dense.bias'}
 
 
+def test_a_long_text_is_read_through_windows(tmp_path, roberta):
+    from mlcl.encoders.pretrained import _encode, windowed
+    net = HuggingFace(roberta.removeprefix('hf:'), length=6, pooling='mean').eval() # four words and two special tokens
+    words = ' '.join(toy('text').x).split()[:11]
+    texts = [' '.join(words), ' '.join(words[5:7]), ' '.join(words[:4])]
+    ids, mask, owner = windowed(net, texts, 8)
+    assert owner.tolist() == [0]*5 + [1, 2] # eleven words: windows of four that begin at 0, 2, 4, 6, 8
+    h = _encode(net, texts, 8)
+    parts = _encode(net, [' '.join(words[i:i + 4]) for i in range(0, 10, 2)])
+    torch.testing.assert_close(h[0], parts.mean(0))
+    torch.testing.assert_close(h[1:], _encode(net, texts[1:]))
+    torch.testing.assert_close(_encode(net, texts[:1], 2)[0], parts[:2].mean(0))
+    assert len({frozen_texts(net, texts, tmp_path, windows=w).tobytes() for w in (1, 2, 8)}) == 3 == len(list(tmp_path.glob('*.npz')))
+
+
 def test_frozen_texts_are_computed_once_for_each_text_weight_and_setting(tmp_path, roberta):
     ds = toy('text')
     nets = [make_encoder(roberta, ds, **o) for o in (dict(length=16), dict(length=8), dict(length=16, pooling='mean'))]

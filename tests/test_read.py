@@ -163,7 +163,7 @@ def test_unknown_labels_are_refused_until_it_is_said_what_they_are(tmp_path):
 def test_unknown_labels_that_count_as_absent_are_reported(tmp_path):
     x, y, z = unknown_labels()
     t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))
-    said = '18 label entries (5.0%) are unknown (empty or NaN) and count as absent'
+    said = 'unknown label entries (empty or NaN): 18 (5.0%); they count as absent'
     for ds in (read((x, z), unknown='absent'), read(t, labels='l_*', unknown='absent'), read(write(tmp_path/'a.csv', t), labels='l_*', unknown='absent')):
         assert ds.y.dtype == np.uint8 and (ds.y == np.nan_to_num(z)).all() and said in found(ds)
     assert not any('unknown' in l for l in found(read((x, y), unknown='absent')))
@@ -196,10 +196,10 @@ def test_notices(tmp_path):
     t.loc[118, ['text', 'labels']] = t.loc[5, ['text', 'labels']].to_numpy()
     ds = read(t.assign(split=part), text='text')
     said = ' / '.join(ds.info['notices'])
-    assert '1 instances have no label' in said and '1 texts are empty' in said and '1 labels have no training instance' in said and 'rare' in said
-    assert '1 instances repeat another' in said and '1 instances of the validation and test splits are also in the training split' in said
+    assert 'instances without a label: 1;' in said and 'empty texts: 1' in said and 'labels without a training instance: 1; left out: rare' in said
+    assert 'repeated instances: 1' in said and 'validation and test instances that are also in the training split: 1;' in said
     assert 'rare' not in ds.labels and ds.y.shape == (120, 4)
-    assert '1 labels stand on every instance and ask nothing: sea' in read(t.assign(labels=['sea', 'sea|sky']*60), text='text').info['notices']
+    assert 'labels that every instance has: 1; nothing to learn: sea' in read(t.assign(labels=['sea', 'sea|sky']*60), text='text').info['notices']
     assert any('exactly one label' in s for s in read(t.assign(labels=['sea', 'sky']*60), text='text').info['notices'])
     assert found(ds)[0] == '120 texts: 70 to train, 20 to validate, 30 to test'
 

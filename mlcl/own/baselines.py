@@ -230,15 +230,6 @@ class BaselineClassifier:
         if self.refit: self._refit(ds)
         return self
 
-    def _refit(self, ds):
-        "Train once more on all data, with the strength that was chosen."
-        both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
-        ds = replace(ds, splits=ds.splits | dict(train=both))
-        self.view_ = BASELINES[self.name].view().fit(ds)
-        self.model_ = BASELINES[self.name].model()
-        if self.strength_ is not None: self.model_.strengths = (self.strength_,)
-        self.model_.fit(_rows(self.view_, ds, 'train'), (ds.y[both] == 1).astype(int), self.random_state)
-
     def _sigmoid(self, s): return expit(self.slope_[0]*s + self.slope_[1])
     def scores(self, X): # (n, L)
         if type(self.view_) is View: return self.model_(np.empty((len(X), 0)))[None]
@@ -247,6 +238,17 @@ class BaselineClassifier:
     def decision_function(self, X): return self.predict_proba(X) - self.thresholds_
     def predict(self, X): return (self.decision_function(X) > 0).astype(int)
     def predict_labels(self, X): return [tuple(self.classes_[r > 0].tolist()) for r in self.predict(X)]
+
+# %% ../../nbs/68_baselines.ipynb #68d1a003
+@patch
+def _refit(self: BaselineClassifier, ds):
+    "Train once more on all data, with the strength that was chosen."
+    both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
+    ds = replace(ds, splits=ds.splits | dict(train=both))
+    self.view_ = BASELINES[self.name].view().fit(ds)
+    self.model_ = BASELINES[self.name].model()
+    if self.strength_ is not None: self.model_.strengths = (self.strength_,)
+    self.model_.fit(_rows(self.view_, ds, 'train'), (ds.y[both] == 1).astype(int), self.random_state)
 
 # %% ../../nbs/68_baselines.ipynb #2a52ab11
 FORMAT = 'mlcl baseline 1'

@@ -55,7 +55,7 @@ def advice(ds: Dataset, encoder: str) -> list: # a line, or none
 # %% ../../nbs/67_choices.ipynb #d5d2c97f
 LEARNING_RATES = dict(mlp=1e-3, bag=3e-3, conv=1e-3, transformer=1e-3, resnet=3e-3, frozen=1e-3, tv=1e-4, timm=1e-4,
              mobilenet_v2=1e-4, hf=2e-5)
-OPTIONS = dict(mlp=dict(widths=(256,)), bag=dict(size=50_000, bigrams=True))
+OPTIONS = dict(mlp=dict(widths=(256,)), bag=dict(size=50_000, bigrams=True), frozen_text=dict(windows=8))
 BOUNDS = dict(large=(3, 10), small=(10, 30)) # fewest and most, of whole networks and of the others
 
 def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=None) -> tuple: # encoder, settings
@@ -64,10 +64,11 @@ def choose_settings(ds: Dataset, encoder=None, epochs=None, lr=None, batch_size=
     n, encoder = len(ds.splits['train']), encoder or pretrained(ds.kind) or FROM_SCRATCH[ds.kind]
     family = 'frozen' if encoder.endswith(':frozen') else encoder.partition(':')[0]
     large = family in ('tv', 'timm', 'mobilenet_v2', 'hf')
+    options = OPTIONS.get('frozen_text' if family == 'frozen' and ds.kind == 'text' else family, {})
     bs = batch_size or (32 if large or n < 2000 else 128)
     steps = int(np.clip(round(2000*bs/n), *BOUNDS['large' if large else 'small']))
     return encoder, dict(epochs=epochs or steps, lr=lr or LEARNING_RATES.get(family, 1e-3), batch_size=bs,
-                         weight_decay=.01 if large else .3, encoder=OPTIONS.get(family, {}))
+                         weight_decay=.01 if large else .3, encoder=options)
 
 # %% ../../nbs/67_choices.ipynb #32362f80
 def label_thresholds(y, # (n, L) labels of the validation split

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
 
 # %% ../../nbs/69_quality.ipynb #798ad3c9
-ENOUGH = 10 # positives and negatives that a curve of one's own needs
+ENOUGH = 10 # positives and negatives that a label needs for its own curve
 
 def _sigmoid(s, y):
     "A sigmoid that rises with the score."
@@ -32,7 +32,7 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1
               s, # (n, L) scores
               kind: str = 'sigmoid' # or 'isotonic'
     ): # function: (m, L) scores → (m, L) probabilities
-    "A curve for each label; one for all of them where positives or negatives are few."
+    "A curve for each label; a common one for labels with few positives or negatives."
     if kind not in CURVES: raise ValueError(f"kind: expected 'sigmoid' or 'isotonic', got {kind!r}")
     y, s, fit = np.asarray(y) == 1, np.asarray(s, float), CURVES[kind]
     common, n = fit(s.ravel(), y.ravel()), y.sum(0)
@@ -49,7 +49,7 @@ def brier(y, # (n, L) labels, 0 or 1
 def reliability(y, p, # (n, L) labels and probabilities
                 bins: int = 10 # of equal width
     ) -> list: # rows with the mean probability, the share of positives and the number of entries of a bin that has any
-    "How often the label is there, by the probability that was said."
+    "How often a label is present, by predicted probability."
     y, p = np.ravel(y), np.ravel(p)
     at = np.minimum((p*bins).astype(int), bins - 1)
     of = {b: at == b for b in np.unique(at)}
@@ -61,7 +61,7 @@ def _top(s, k):
     return np.argsort(-np.asarray(s), axis=1, kind='stable')[:, :k]
 
 def precision_at(y, s, k: int) -> float: # (n, L) labels and scores
-    "Share of right labels among the first k, mean over instances."
+    "Share of correct labels among the first k, mean over instances."
     return float(np.take_along_axis(np.asarray(y), _top(s, k), 1).mean())
 
 def ndcg_at(y, s, k: int) -> float: # (n, L) labels and scores
@@ -73,7 +73,7 @@ def propensities(counts, # (L,) positives in the training split
                  n: int, # its instances, N
                  a: float = .55, b: float = 1.5 # A and B
     ) -> np.ndarray: # (L,) in (0, 1]
-    "How likely a label that belongs to an instance was noted."
+    "The estimated probability that a true label was recorded."
     c = max(np.log(n) - 1, 0)*(b + 1)**a
     return 1/(1 + c*(np.asarray(counts) + b)**-a)
 
