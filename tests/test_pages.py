@@ -43,6 +43,16 @@ def test_what_is_wrong_is_found(home):
     assert "the page" in too_wide(home)
 
 
+def test_rules_of_quarto_give_way(contrast):
+    "Those that would take the line from under a citation and centre the caption of a table."
+    contrast.execute_script("""document.body.classList.remove('plain');
+        document.querySelector('main figcaption').className = 'quarto-float-caption-top';
+        document.head.insertAdjacentHTML('afterbegin', `<style>.citation a { text-decoration: none; }
+            figure figcaption.quarto-float-caption-top.quarto-float-caption-top { text-align: center; }</style>`)""")
+    assert {*each(contrast, "main .citation a", "getComputedStyle(e).textDecorationLine")} == {"underline"}
+    assert each(contrast, "main figcaption", "getComputedStyle(e).textAlign")[0] == "left"
+
+
 def test_theme_follows_the_system_until_chosen_and_is_remembered(home, address):
     "After each step, in a system with a theme, the theme of the page: its colours; its switch offers the other one."
     other, seen = dict(light="dark", dark="light"), {}
