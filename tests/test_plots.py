@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import seaborn as sns
 from matplotlib.figure import Figure
-from mlcl.plots import PALETTE, STYLE, bars, curves, differences, lines, loss_style, points, use_style
+from mlcl.plots import FAMILIES, LOGIT_LOSSES, LOSS_STYLE, PALETTE, STYLE, bars, curves, differences, label_ends, lines
+from mlcl.plots import loss_style, points, use_style
 from mlcl.plots import ends as three_rows
 
 ROWS = dict(bce=(.50, .41, .53), zlpr=(.52, .50, .59), reg=(.55, .54, .60))
@@ -91,6 +92,32 @@ def test_curves_draw_the_mean_and_the_range_of_the_seeds(style):
     band = ax.collections[0].get_paths()[0].vertices
     assert (band[band[:, 0] == 1][:, 1].min(), band[band[:, 0] == 1][:, 1].max()) == (1, 1.5)
     assert ax.get_xlabel() == "epoch" and ax.get_ylabel() == "Map (validation)"
+
+
+def test_a_colour_is_a_family_and_a_marker_a_member():
+    from mlcl.losses import LOSSES
+    assert {color for color, _ in LOSS_STYLE.values()} == {*FAMILIES} and {*LOSSES} <= {*LOSS_STYLE}
+    assert len({(loss_style(l)["marker"], l in LOGIT_LOSSES) for l in LOSS_STYLE}) == len(LOSS_STYLE)
+    routes = {l: getattr(c, "route", "logits") for l, c in LOSSES.items()}
+    assert all((l in LOGIT_LOSSES) == (route == "logits") for l, route in routes.items())
+
+
+def test_all_but_the_compared_losses_are_grey(style):
+    runs = [dict(readout="online", loss=l, history=[dict(epoch=e, val_map=e*k) for e in (1, 2)]) for k, l in enumerate(ROWS)]
+    ax = curves(runs, "val_map", axes(), compared=("reg",))
+    assert [l.get_color() == loss_style("reg")["color"] for l in ax.lines] == [False, False, True]
+    assert loss_style("reg", ("reg",)) == loss_style("reg")
+    assert all(loss_style(l, ("reg",))["color"] == loss_style("x", ("reg",))["color"] for l in LOSS_STYLE if l != "reg")
+
+
+def test_names_stand_at_the_ends_of_lines_apart_and_in_their_order(style):
+    ax = axes()
+    for k, y in dict(a=.50, b=.501, c=.502, far=1., cut=np.nan).items(): ax.plot([1, 2], [0, y], label=k)
+    ax.plot([1, 2], [0, 0])
+    label_ends(ax, size=10)
+    up = {t.get_text(): ax.transData.transform(t.xy)[1]*72/ax.figure.dpi + t.xyann[1] for t in ax.texts}
+    assert sorted(up, key=up.get) == ["cut", "a", "b", "c", "far"] and np.diff(sorted(up.values())).min() > 11
+    assert next(t.xyann[1] for t in ax.texts if t.get_text() == "far") == pytest.approx(0, abs=1e-6)
 
 
 def test_differences_draw_the_recorded_ends(style):
