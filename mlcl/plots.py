@@ -138,8 +138,10 @@ def label_ends(ax, size: float = 10 # axes with lines that have labels; size of 
     from matplotlib.colors import to_rgb
     from scipy.optimize import isotonic_regression
     ax.figure.canvas.draw() # the layout, and with it heights in points
-    drawn = [(l, np.transpose(l.get_data(orig=False))) for l in ax.lines if not l.get_label().startswith('_')]
-    ends = [(l, max(map(tuple, xy[np.isfinite(xy).all(1)]))) for l, xy in drawn if np.isfinite(xy).all(1).any()]
+    low, high = sorted(ax.get_ylim())
+    lines = {l: np.transpose(l.get_data(orig=False)) for l in ax.lines if not l.get_label().startswith('_')}
+    seen = {l: xy[(low <= xy[:, 1]) & (xy[:, 1] <= high)] for l, xy in lines.items()} # what is drawn in the axes
+    ends = [(l, max(map(tuple, xy))) for l, xy in seen.items() if len(xy)]
     heights, step = ax.transData.transform([xy for _, xy in ends] or [(0, 0)])[:, 1]*72/ax.figure.dpi, 1.15*size
     order = np.argsort(heights)
     apart = isotonic_regression(heights[order] - step*np.arange(len(order))).x + step*np.arange(len(order))

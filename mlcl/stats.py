@@ -223,13 +223,13 @@ def _interval(one, two, metric, level=.95):
 
 # %% ../nbs/46_stats.ipynb #c990e860
 def behind(records # record dicts, or ids of records such as `effect` gives
-    ): # HTML for a notebook page
-    "A folded line with the runs behind a table or figure: the first 8 characters of each."
-    from IPython.display import HTML
-    runs = sorted({(r if isinstance(r, str) else r['id']).split('/')[0][:8] for r in records})
+    ): # Markdown for a notebook page
+    "A line below a table or figure: how many runs are behind it, and where they are listed."
+    from IPython.display import Markdown
+    runs = {(r if isinstance(r, str) else r['id']).split('/')[0] for r in records}
     if not runs: raise ValueError("records: expected at least one record or id, got none")
-    says = f'Records behind this: {len(runs)} runs'
-    return HTML(f'<details><summary>{says}</summary><code>{" ".join(runs)}</code></details>')
+    said = '1 run' if len(runs) == 1 else f'{len(runs):,} runs'
+    return Markdown(f'Behind this: {said}, whose records are in `results/` ([how to look them up](95_reproduce.ipynb)).')
 
 # %% ../nbs/46_stats.ipynb #a1a7c743
 SAME = dict(arxiv_cs54='aapd') # sets that share their documents

@@ -310,3 +310,17 @@ def test_settings_follow_kind_and_size():
     assert c.choose_settings(few)[1]['batch_size'] < c.choose_settings(many)[1]['batch_size']
     assert c.choose_settings(few)[1]['epochs'] > c.choose_settings(many, epochs=None)[1]['epochs'] >= 10
     assert c.choose_settings(few)[0] == 'mlp' and c.choose_settings(read(texts(), text='text'))[0] == 'bag' and c.choose_settings(few, epochs=7)[1]['epochs'] == 7
+
+
+def test_unknown_labels(tmp_path):
+    "Losses on logits leave unknown labels out; a contrastive loss cannot."
+    x, y = numbers(200)
+    y = np.where(np.random.default_rng(0).random(y.shape) < .2, np.nan, y)
+    res = c.compare((x, y), ['bce', 'zlpr'], seeds=1, epochs=2, unknown='mask', out=tmp_path/'a', say=QUIET)
+    assert {r['loss'] for r in res['losses']} == {'bce', 'zlpr'} and not res['failed'] and res['baselines'][0]['macro_f1'] > .5
+    with pytest.raises(ValueError, match="losses: expected losses on logits where labels are unknown, got reg; unknown='absent'"):
+        c.compare((x, y), ['bce', 'reg'], seeds=1, epochs=1, unknown='mask', out=tmp_path/'b', say=QUIET)
+    lines = []
+    left = c._usable(read((x, y), unknown='mask'), c.ORDER, lines.append)
+    assert left and all(c.LOSSES[l].route == 'logits' for l in left) and 'contrastive losses are left out' in lines[0]
+    assert c._usable(read((x, y), unknown='absent'), c.ORDER, lines.append) == c.ORDER

@@ -360,3 +360,23 @@ def test_many_labels_are_fast():
                      (lambda: bootstrap(y, predict(p)), 8)]:
         start = time.process_time(); f()
         assert time.process_time() - start < limit
+
+
+def test_calibration_and_rankings_leave_unknown_labels_out():
+    from mlcl.own import quality as q
+    rng = np.random.default_rng(0)
+    y = (rng.random((200, 4)) < .3).astype(float)
+    s = 3*y + rng.normal(size=y.shape)
+    z = y.copy()
+    z[rng.random(y.shape) < .3] = np.nan
+    known = z == z
+    p = 1/(1 + np.exp(-s))
+    assert q.brier(z, p) == pytest.approx(((p - y)[known]**2).mean())
+    assert sum(r['n'] for r in q.reliability(z, p)) == known.sum()
+    assert q.precision_at(z, s, 1) == q.precision_at(np.where(known, y, 0), np.where(known, s, -9), 1) > .5
+    assert q.ndcg_at(z, s, 3) == pytest.approx(q.ndcg_at(np.where(known, y, 0), np.where(known, s, -9), 3))
+    one = np.where(known[:, 0], y[:, 0], np.nan)
+    rows = known[:, 0]
+    a = q.calibrate(z, s)(s)[:, 0]
+    b = q._sigmoid(s[rows, 0], one[rows] == 1)(s[:, 0])
+    np.testing.assert_allclose(a, b)

@@ -15,12 +15,13 @@ def test_page(browser, address, built, name):
     assert findings(browser, address + PAGES[name]) == {} and on_paper(browser) == []
     links, order, at = each(browser, "a[href]", "e.href"), [*PAGES.values()], [*PAGES].index(name)
     inside = {urllib.parse.unquote(link.removeprefix(address)) for link in links if link.startswith(address)}
-    assert inside - places_of(built[0]) == {f"notebooks/{name}"}
-    assert sum(f"notebooks/{name}" in link for link in links) == 1
+    assert inside - places_of(built[0]) == {f"notebooks/{name}"} and "".join(links).count(f"notebooks/{name}") == 1
     assert each(browser, "nav.pages a", HREF) == order
     turns = [f"prev {page}" for page in order[at - 1 : at]] + [f"next {page}" for page in order[at + 1 : at + 2]]
     assert each(browser, "a[rel=prev], a[rel=next]", f"e.rel + ' ' + {HREF}") == turns
-    assert browser.title and each(browser, "html", "e.lang") == ["en"] and len(each(browser, "h1")) == 1
+    levels = each(browser, ":is(h1, h2, h3, h4, h5, h6)", "+e.tagName[1]")
+    assert levels.count(1) == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
+    assert browser.title and each(browser, "html", "e.lang") == ["en"]
     assert len(each(browser, ".toc a, #TOC a")) >= len(each(browser, "main > h2, main > section > h2"))
     assert each(browser, "math") or "$$" not in (site.NBS/name).read_text(encoding="utf-8")
     browser.execute_script("document.querySelectorAll('pre, code, script').forEach(e => e.remove())")

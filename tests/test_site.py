@@ -47,7 +47,7 @@ def test_numbers_of_pages(built):
     fronts, there = site.fronts_of(), {n[:2] for n in PAGES if n[:2].isdigit()}
     for name in PAGES:
         text = prose(site.PROC/name)
-        assert not name[:2].isdigit() or fronts[name]["title"].startswith(f"{name[:2]} · ")
+        assert not name[:2].isdigit() or fronts[name]["title"].startswith(f"{name[:2]} · "), name
         assert {*re.findall(r"\b(?:[Nn]otebooks?|[Pp]ages?) (\d\d)\b", text)} <= there, name
         links = re.findall(r"\[[^\]]*?\b(?:notebook|page)s? (\d\d)\]\((\d\d)_\w+\.ipynb", text)
         assert all(said == to for said, to in links), name

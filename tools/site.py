@@ -86,8 +86,7 @@ def navigation():
 
 def fronts_of():
     "Front matter and address of each page, in the order of the sidebar."
-    names = [n for _, names in navigation() for n in names]
-    return {n: front_of(read_nb(PROC/n)) | {"href": f"{Path(n).stem}.html"} for n in names}
+    return {n: front_of(read_nb(PROC/n)) | {"href": f"{Path(n).stem}.html"} for _, names in navigation() for n in names}
 
 
 def page(name, fronts, out):
@@ -106,7 +105,7 @@ def page(name, fronts, out):
     meta |= {turn: fronts[order[i]] for turn, i in (("prev", at - 1), ("next", at + 1)) if 0 <= i < len(order)}
     if not re.search(r"^#+ References", text, flags=re.M): meta["reference-section-title"] = "References"
     body = pandoc(f"---\n{yaml.dump(meta | {'link-citations': True})}---\n\n{text}", problems, "--to=html5", "--mathml",
-                  "--standalone", f"--template={TOOLS/'site.html'}", "--toc", "--toc-depth=3")
+                  "--standalone", "--wrap=preserve", f"--template={TOOLS/'site.html'}", "--toc", "--toc-depth=3")
     body = re.sub(r'href="(?:\./)?(\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
     body = re.sub(r'<h1( class="unnumbered" id="bibliography">References</)h1>', r"<h2\1h2>", body)
     (out/front["href"]).write_text(body, encoding="utf-8")
@@ -187,9 +186,8 @@ def llms():
     "The text of llms.txt: what the site is, and its pages by subject, with their subtitles."
     fronts, first = fronts_of(), read_nb(PROC/"index.ipynb").cells
     about = "\n\n".join(c.source for c in first if c.cell_type == "markdown").split("\n## ")[0]
-    about = re.sub(r"(?m)^:::.*", "", about)
-    says = fronts["index.ipynb"]["description"]
-    lines = [f"# {get_config().title}", f"> {says}", " ".join(plain_text(about).split())]
+    about = " ".join(plain_text(re.sub(r"(?m)^:::.*", "", about)).split())
+    lines = [f"# {get_config().title}", f"> {fronts['index.ipynb']['description']}", about]
     for part, names in navigation():
         pages = [f"- [{f['title']}]({f['href']}): {f['description']}" for f in map(fronts.get, names)]
         lines += [f"## {part}", "\n".join(pages)]

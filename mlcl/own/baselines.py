@@ -42,9 +42,10 @@ class LinearModels:
         return self
 
     def _one(self, c, x, y):
-        w, b = np.zeros((y.shape[1], x.shape[1]), np.float32), 2.*y[0] - 1
-        for l in np.flatnonzero((y != y[:1]).any(0)):
-            m = self.make(c).fit(x, y[:, l])
+        w, b = np.zeros((y.shape[1], x.shape[1]), np.float32), 2.*(y == 1).any(0) - 1
+        for l in np.flatnonzero((y == 0).any(0) & (y == 1).any(0)):
+            known = y[:, l] == y[:, l]
+            m = self.make(c).fit(x[known], y[known, l] == 1)
             w[l], b[l] = m.coef_[0], m.intercept_[0]
         return w, b
 
@@ -71,7 +72,7 @@ class Logistic(LinearModels):
 class Forest:
     "Two hundred trees for all labels together."
     def fit(self, x, y, seed=0):
-        self.trees = RandomForestClassifier(200, random_state=seed, max_features='sqrt').fit(x, y)
+        self.trees = RandomForestClassifier(200, random_state=seed, max_features='sqrt').fit(x, (y == 1).astype(int))
         return self
 
     def __call__(self, x): # (n, L) scores between -1/2 and 1/2
@@ -80,7 +81,7 @@ class Forest:
 
 class Frequent:
     "The same answer for every instance: how frequent each label is."
-    def fit(self, x, y, seed=0): self.share = y.mean(0); return self
+    def fit(self, x, y, seed=0): self.share = np.nanmean(y, 0); return self
     def __call__(self, x): return {None: np.tile(self.share - .5, (x.shape[0], 1))}
 
 # %% ../../nbs/68_baselines.ipynb #bdce6f0e
@@ -143,7 +144,7 @@ def fit_baseline(ds: Dataset, name: str, # a key of `BASELINES`
     known = baselines_for(ds)
     if name not in known: raise ValueError(f"name: expected one of {', '.join(known)} for {ds.kind} data, got {name!r}")
     view, ys = BASELINES[name].view().fit(ds), {k: ds.y[i] for k, i in ds.splits.items()}
-    model = BASELINES[name].model().fit(_rows(view, ds, 'train'), (ys['train'] == 1).astype(int), seed)
+    model = BASELINES[name].model().fit(_rows(view, ds, 'train'), ys['train'], seed)
     held = {k: model(_rows(view, ds, k)) for k in ys if k != 'train'}
     family = {c: {k: p[c] for k, p in held.items()} for c in held['val']}
     found = by_threshold('scores', family, ys['val']) | _own(family, ys['val'])
@@ -181,7 +182,7 @@ def run_baseline(ds: Dataset, exp: Simple) -> list: # one record for each readou
     start = time.perf_counter()
     fit = fit_baseline(ds, exp.loss, exp.seed)
     trained = time.perf_counter() - start
-    groups = buckets(ds.y[ds.splits['train']])
+    groups = buckets(np.nan_to_num(ds.y[ds.splits['train']]))
     parts = [measured(ds.y[ds.splits[k]], n, r, k, groups) for n, r in fit.readouts.items() for k in ('val', 'test')]
     held = {('scores', 'best', k): fit.readouts['scores|label'].p[k] for k in ('val', 'test')}
     save_scores(exp.id, held, {k: ds.y[i] for k, i in ds.splits.items()})
@@ -220,10 +221,10 @@ class BaselineClassifier:
     def fit_dataset(self, ds: Dataset):
         "Train on the training split; choose strength, thresholds and probabilities on the validation split."
         fit = fit_baseline(ds, self.name, self.random_state)
-        r, y = fit.readouts[self.readout], ds.y[ds.splits['val']] == 1
+        r, y = fit.readouts[self.readout], ds.y[ds.splits['val']]
         self.view_, self.model_ = fit.view, fit.model
         self.strength_ = r.info.get('strength', next(iter(getattr(fit.model, 'strengths', [None]))))
-        slope = LogisticRegression(C=1e6).fit(r.p['val'].reshape(-1, 1), y.ravel())
+        slope = LogisticRegression(C=1e6).fit(r.p['val'][y == y].reshape(-1, 1), y[y == y] == 1)
         self.slope_ = max(float(slope.coef_[0, 0]), 1e-3), float(slope.intercept_[0])
         self.thresholds_ = np.full(ds.n_labels, self._sigmoid(np.asarray(r.threshold)))
         self.classes_, self.kind_, self.columns_ = np.array(ds.labels), ds.kind, ds.info.get('columns', {})
@@ -248,7 +249,7 @@ def _refit(self: BaselineClassifier, ds):
     self.view_ = BASELINES[self.name].view().fit(ds)
     self.model_ = BASELINES[self.name].model()
     if self.strength_ is not None: self.model_.strengths = (self.strength_,)
-    self.model_.fit(_rows(self.view_, ds, 'train'), (ds.y[both] == 1).astype(int), self.random_state)
+    self.model_.fit(_rows(self.view_, ds, 'train'), ds.y[both], self.random_state)
 
 # %% ../../nbs/68_baselines.ipynb #2a52ab11
 FORMAT = 'mlcl baseline 1'

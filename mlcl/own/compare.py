@@ -67,7 +67,7 @@ def with_labels(ds: Dataset, exp: Experiment, recs: list # of `run`
     if not any(r['readout'].endswith('|each') for r in recs): return []
     held, ys = stored_scores(exp.id), {k: ds.y[ds.splits[k]] for k in ('val', 'test')}
     facts = {k: recs[0][k] for k in ('data_sha256', 'splits_sha256', 'seconds', 'steps')}
-    found, groups = {}, buckets(ds.y[ds.splits['train']])
+    found, groups = {}, buckets(np.nan_to_num(ds.y[ds.splits['train']]))
     for r in recs:
         if r['readout'] not in ('own|each', 'linear@features|each') or r['split'] != 'val': continue
         p = {k: held[score_name(r), 'best', k] for k in ys}
@@ -232,13 +232,23 @@ def checked_losses(losses, **numbers) -> list: # names of losses
     return losses
 
 # %% ../../nbs/81_compare.ipynb #ee8bacc6
-def _data(data, reading, say):
-    "The data set, with what was found in it said; `ValueError` where the memory does not suffice."
+def _usable(ds, losses, say):
+    "The losses that these data allow: where labels are unknown, a contrastive one is left out, or refused if named."
+    bad = [l for l in losses if LOSSES[l].route != 'logits'] if np.isnan(ds.y).any() else []
+    if not bad: return losses
+    if set(losses) != set(ORDER):
+        raise ValueError(f"losses: expected losses on logits where labels are unknown, got {', '.join(bad)}; "
+                         "unknown='absent' counts unknown labels as absent")
+    say(f'labels are unknown: {len(bad)} contrastive losses are left out')
+    return [l for l in losses if l not in bad]
+
+def _data(data, reading, losses, say):
+    "The data set, with what was found in it said, and its losses; `ValueError` where the memory does not suffice."
     ds = data if isinstance(data, Dataset) else read(data, **reading)
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
     own(ds)
-    return ds
+    return ds, _usable(ds, losses, say)
 
 def _reported(ds, store, exps, simples, thresholds, out, say, **more):
     "Publish the records, write the report, and say what to take."
@@ -267,7 +277,7 @@ def compare(data, # what `read` takes, or a `Dataset`
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
     if out is not None: check_output(out)
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
-    ds = _data(data, reading, say)
+    ds, losses = _data(data, reading, losses, say)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
     store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
     for line in advice(ds, encoder): say(line)

@@ -28,46 +28,55 @@ def _isotonic(s, y):
 
 CURVES = dict(sigmoid=_sigmoid, isotonic=_isotonic)
 
-def calibrate(y, # (n, L) labels of the validation split, 0 or 1
+def calibrate(y, # (n, L) labels of the validation split, 0 or 1, NaN where unknown
               s, # (n, L) scores
               kind: str = 'sigmoid' # or 'isotonic'
     ): # function: (m, L) scores → (m, L) probabilities
     "A curve for each label; a common one for labels with few positives or negatives."
     if kind not in CURVES: raise ValueError(f"kind: expected 'sigmoid' or 'isotonic', got {kind!r}")
-    y, s, fit = np.asarray(y) == 1, np.asarray(s, float), CURVES[kind]
-    common, n = fit(s.ravel(), y.ravel()), y.sum(0)
-    own = [fit(s[:, l], y[:, l]) if ENOUGH <= n[l] <= len(y) - ENOUGH else common for l in range(y.shape[1])]
+    y, s, fit = np.asarray(y, float), np.asarray(s, float), CURVES[kind]
+    def one(s, y): return fit(s[y == y], y[y == y] == 1)
+    common, few = one(s.ravel(), y.ravel()), np.minimum((y == 0).sum(0), (y == 1).sum(0))
+    own = [one(s[:, l], y[:, l]) if few[l] >= ENOUGH else common for l in range(y.shape[1])]
     return lambda t: np.stack([f(c) for f, c in zip(own, np.asarray(t, float).T)], 1)
 
 # %% ../../nbs/69_quality.ipynb #e2744369
-def brier(y, # (n, L) labels, 0 or 1
+def brier(y, # (n, L) labels, 0 or 1, NaN where unknown
           p # (n, L) probabilities
     ) -> float: # 0 is perfect
     "Mean squared distance of probability and label."
-    return float(((np.asarray(p) - np.asarray(y))**2).mean())
+    return float(np.nanmean((np.asarray(p) - np.asarray(y))**2))
 
 def reliability(y, p, # (n, L) labels and probabilities
                 bins: int = 10 # of equal width
     ) -> list: # rows with the mean probability, the share of positives and the number of entries of a bin that has any
     "How often a label is present, by predicted probability."
-    y, p = np.ravel(y), np.ravel(p)
+    known = np.ravel(y) == np.ravel(y)
+    y, p = np.ravel(y)[known], np.ravel(p)[known]
     at = np.minimum((p*bins).astype(int), bins - 1)
     of = {b: at == b for b in np.unique(at)}
     return [dict(said=float(p[i].mean()), true=float(y[i].mean()), n=int(i.sum())) for i in of.values()]
 
 # %% ../../nbs/69_quality.ipynb #d2a719ac
+def _known(y, s):
+    "Labels, and scores that come last where a label is unknown."
+    y, s = np.asarray(y), np.asarray(s)
+    return (y == 1).astype(int), np.where(y == y, s, s.min() - 1)
+
 def _top(s, k):
     "Columns of the k largest scores of each row, largest first."
     return np.argsort(-np.asarray(s), axis=1, kind='stable')[:, :k]
 
 def precision_at(y, s, k: int) -> float: # (n, L) labels and scores
     "Share of correct labels among the first k, mean over instances."
-    return float(np.take_along_axis(np.asarray(y), _top(s, k), 1).mean())
+    y, s = _known(y, s)
+    return float(np.take_along_axis(y, _top(s, k), 1).mean())
 
 def ndcg_at(y, s, k: int) -> float: # (n, L) labels and scores
     "Normalised discounted cumulative gain of the first k, over instances with a label."
-    some = np.asarray(y).any(1)
-    return float(ndcg_score(np.asarray(y)[some], np.asarray(s)[some], k=k))
+    y, s = _known(y, s)
+    some = y.any(1)
+    return float(ndcg_score(y[some], s[some], k=k))
 
 def propensities(counts, # (L,) positives in the training split
                  n: int, # its instances, N
@@ -79,7 +88,8 @@ def propensities(counts, # (L,) positives in the training split
 
 def propensity_precision_at(y, s, k: int, propensity) -> float: # (n, L) labels and scores; (L,)
     "Propensity-scored precision of the first k, as a share of the best possible."
-    gain = np.asarray(y)/propensity
+    y, s = _known(y, s)
+    gain = y/propensity
     had, best = (np.take_along_axis(gain, _top(t, k), 1).sum() for t in (s, gain))
     return float(had/best) if best else 0.
 

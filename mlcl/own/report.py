@@ -8,6 +8,7 @@ __all__ = ['results', 'score_name', 'recommend', 'write_report']
 # %% ../../nbs/82_report.ipynb #81bf1712
 import base64, io, json, matplotlib
 import numpy as np, pandas as pd
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from jinja2 import Environment, PackageLoader
@@ -44,8 +45,9 @@ def results(ds: Dataset, store: Store, exps: list, # runs of losses
     rows = _rows(ds, recs, mine, val)
     losses, baselines = ([r for r in rows if r['baseline'] == b] for b in (False, True))
     history = [dict(loss=r['loss'], readout='online', history=r['history']) for r in recs if r['readout'] == 'online']
+    known = replace(ds, y=(ds.y == 1).astype(np.uint8))
     return rounded(dict(name=ds.info.get('title', ds.name), recommendation=recommend(rows), take=rows[0]['loss'],
-        found=found(ds), facts=facts(ds), losses=losses, baselines=baselines, thresholds=thresholds,
+        found=found(ds), facts=facts(known), losses=losses, baselines=baselines, thresholds=thresholds,
         cuts=_cuts(recs, rows), labels=_labels(ds, mine, _two(rows)), buckets=_buckets(mine),
         quality=_quality(ds, recs, rows), history=history,
         failed=_failed(store, [*exps, *simples]), sha256=ds.sha256, device=device_name(), versions=versions()))
@@ -53,7 +55,7 @@ def results(ds: Dataset, store: Store, exps: list, # runs of losses
 # %% ../../nbs/82_report.ipynb #6c679a85
 def _labels(ds, mine, names):
     "A row for each label: its instances, and the F1 of some models on test data, mean over seeds."
-    n, rows = {k: ds.y[i].sum(0) for k, i in ds.splits.items()}, []
+    n, rows = {k: (ds.y[i] == 1).sum(0) for k, i in ds.splits.items()}, []
     f1 = {l: np.mean(np.array([r['per_label_f1'] for r in mine if r['loss'] == l], float), 0) for l in names}
     for i, label in enumerate(ds.labels):
         known = {k: None if np.isnan(v[i]) else v[i] for k, v in f1.items()}
@@ -154,7 +156,7 @@ def _quality(ds, recs, rows):
     for row in [r for r in rows if r['loss'] in _two(rows)]:
         if s := _scores(recs, row):
             y = {k: ds.y[ds.splits[k]] for k in s}
-            res[row['loss']] = quality(y, s, train.sum(0), len(train))
+            res[row['loss']] = quality(y, s, (train == 1).sum(0), len(train))
     return res
 
 # %% ../../nbs/82_report.ipynb #bff95b9b
@@ -230,7 +232,7 @@ def _figure(draw, alt, size=(5, 3.2)):
 # %% ../../nbs/82_report.ipynb #e066a555
 def _figures(ds, res):
     "Name of a figure → figure."
-    rows, n = sorted(res['losses'] + res['baselines'], key=lambda r: -r['macro_f1']), np.sort(ds.y.sum(0))[::-1]
+    rows, n = sorted(res['losses'] + res['baselines'], key=lambda r: -r['macro_f1']), np.sort((ds.y == 1).sum(0))[::-1]
     few = [r['loss'] for r in res['losses'][:4]]
     ends = {r['loss']: (r['macro_f1'], r['lower'], r['upper']) for r in rows}
     def tail(ax):

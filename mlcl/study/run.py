@@ -91,12 +91,14 @@ def online(history: list # one dict an epoch, from `Trained.history`
 # %% ../../nbs/61_run.ipynb #d1b20008
 RANKING, KEPT = ('map', 'lrap', 'ndcg', 'coverage_error'), ('macro_f1', 'macro_f1_tail', 'map')
 
-def per_label_ap(y, # (N, L) labels
+def per_label_ap(y, # (N, L) labels, NaN where unknown
                  p # (N, L) scores
     ) -> list: # L numbers; None for a label without a positive in `y`
     "Average precision of each label."
     from sklearn.metrics import average_precision_score
-    return [float(average_precision_score(y[:, l], p[:, l])) if k else None for l, k in enumerate(y.any(0))]
+    y, p = np.asarray(y), np.asarray(p)
+    def one(y, p): return float(average_precision_score(y[y == y], p[y == y])) if (y == 1).any() else None
+    return [one(*pair) for pair in zip(y.T, p.T)]
 
 # %% ../../nbs/61_run.ipynb #8931e7f0
 def _second(name, r, split, y, groups, metrics):
@@ -154,7 +156,8 @@ def run(exp: Experiment # what to train
     clock('train')
     ys = {k: trained.labels(k) for k in ('train', 'val', 'test') if k != 'test' or s['bootstrap']}
     kept = {} if 'kind' in s['probe'] else None
-    res = list(measure(trained, ys, buckets(ds.y[ds.splits['train']]), exp, clock, kept))
+    groups = buckets(np.nan_to_num(ds.y[ds.splits['train']])) # an unknown label is not counted
+    res = list(measure(trained, ys, groups, exp, clock, kept))
     if kept: save_scores(exp.id, kept, ys); clock('save')
     facts = dict(data_sha256=ds.sha256, splits_sha256=splits_hash(trained.ds.splits))
     return [dict(r, **facts, seconds=clock.total(), steps=clock.steps) for r in res]
@@ -195,7 +198,7 @@ def save_scores(run: str, # `Experiment.id`
 
 # %% ../../nbs/61_run.ipynb #8f543572
 def stored_scores(run: str # `Experiment.id`
-    ) -> dict: # (name, checkpoint, split) → (N, L) float32; ('labels', '', split) → (N, L) uint8
+    ) -> dict: # (name, checkpoint, split) → (N, L) float32; ('labels', '', split) → (N, L) uint8, or with NaN
     "Read the scores of a run; FileNotFoundError where this machine has not made them."
     import pyarrow.parquet as pq
     path = scores_file(run)
@@ -207,7 +210,7 @@ def stored_scores(run: str # `Experiment.id`
     keys = list(zip(*(t[k].to_pylist() for k in ('score', 'checkpoint', 'split'))))
     starts = [i for i, k in enumerate(keys) if i == 0 or k != keys[i - 1]] + [len(keys)]
     parts = {keys[a]: flat[a:b] for a, b in zip(starts, starts[1:])}
-    return {k: v.astype(np.uint8) if k[0] == 'labels' else v for k, v in parts.items()}
+    return {k: v.astype(np.uint8) if k[0] == 'labels' and not np.isnan(v).any() else v for k, v in parts.items()}
 
 # %% ../../nbs/61_run.ipynb #ea8b36ee
 def reread(run: str, # `Experiment.id`
