@@ -87,6 +87,7 @@ WRONG = {
     "same id": ("[id]:not(#quarto-bootstrap, #quarto-text-highlighting-styles)", "e !== document.getElementById(e.id)"),
     "LaTeX": ("annotation", "true"), "formulas not set": ("span.math, merror", "true"),
     "wide code": ("main pre.sourceCode", "e.offsetParent && e.scrollWidth > e.clientWidth + 1"),
+    "broken code in tables": ("main :is(td, th) code", "e.getClientRects().length > 1"),
     "gaps in code": ("main pre.sourceCode > code",
                      "e.offsetHeight > 9 + [...e.children].reduce((sum, line) => sum + line.offsetHeight, 0)"),
     "broken pictures": ("img", "!e.complete || !e.naturalWidth"), "pictures without alt text": ("img", "!e.alt.trim()"),

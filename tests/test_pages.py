@@ -43,6 +43,26 @@ def test_what_is_wrong_is_found(home):
     assert "the page" in too_wide(home)
 
 
+FRAME = """<style>.citation a { text-decoration: none; }
+    figure figcaption.quarto-float-caption-top.quarto-float-caption-top { text-align: center; }
+    #quarto-sidebar .sidebar-menu-container { white-space: nowrap; }</style>
+  <nav id=quarto-sidebar style="width: 99rem"><p class=sidebar-menu-container></p></nav>
+  <div style="color: red"><p class=search-result-title>A title that is found</p></div>"""
+
+
+def test_rules_of_quarto_give_way(contrast):
+    "A citation is underlined, a caption to the left, the menu of a phone no wider than it, a title found is readable."
+    contrast.execute_script("""document.body.classList.remove('plain');
+        document.querySelector('main figcaption').className = 'quarto-float-caption-top';
+        document.body.insertAdjacentHTML('afterbegin', arguments[0]);
+        document.head.prepend(document.querySelector('body > style'));""", FRAME)
+    look_as(contrast, 390)
+    def looks(selector, what): return {*each(contrast, selector, f"getComputedStyle(e).{what}")}
+    assert looks("main .citation a", "textDecorationLine") == {"underline"}
+    assert looks("main figcaption", "textAlign") == {"left"} and looks(".search-result-title", "color") == {"rgb(255, 0, 0)"}
+    assert looks(".sidebar-menu-container", "whiteSpace") == {"normal"} and looks("#quarto-sidebar", "width") == {"390px"}
+
+
 def test_theme_follows_the_system_until_chosen_and_is_remembered(home, address):
     "After each step, in a system with a theme, the theme of the page: its colours; its switch offers the other one."
     other, seen = dict(light="dark", dark="light"), {}

@@ -86,6 +86,20 @@ def test_no_other_host():
     assert (site.NBS/web["favicon"]).exists() and cfg.doc_path.name == "_site"
 
 
+def test_tables_in_html_are_left_as_they_are(built):
+    "Quarto would set a table anew, without what a script writes into it, and warns of one that has no cell."
+    made = [c for name in PAGES for c in site.read_nb(site.PROC/name).cells]
+    texts = [c.source for c in made if c.cell_type == "markdown"]
+    texts += ["".join(o.get("data", {}).get("text/markdown", "")) for c in made for o in c.get("outputs", [])]
+    tables = [t for text in texts for t in re.findall("<table.*?</table>", text, flags=re.S)]
+    assert len(tables) > 50 and all(re.search('(?s)-disable-processing="true".*<t[dh]', t) for t in tables)
+
+
+def test_titles_of_publications_hold_no_formulas():
+    "Quarto adds the references after our filter, so a formula in one would keep its LaTeX."
+    assert "$" not in (site.NBS/"references.bib").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("body, says", [("exit 1", "old"), ("echo new > _site/index.html", "new\n")])
 def test_a_build_that_fails_keeps_the_old_site(tmp_path, monkeypatch, body, says):
     "With a Quarto that stops, and with one that renders."
@@ -178,6 +192,7 @@ FIGURE = '#| label: fig-a\n#| fig-cap: "A *cap*: one"\n#| fig-alt: "an \\"alt\\"
     (two("#| code-fold: true\n#| code-summary: Look", PRINTED), "<summary>Look</summary>", ">Code<"),
     (two(FIGURE, DRAWN), '<figure id="fig-a" … alt="an &quot;alt&quot; text" … 1:</span> A <em>cap</em>: one', "&lt;"),
     (two("#| label: tbl-a\n#| tbl-cap: Sizes", TABLE), 'table-box … -cell">7< … Table 1:</span> Sizes', "scoped"),
+    (two("", shown("text/latex", r"$\displaystyle \frac{a}{b}$")), '<math display="block" … <mfrac', "displaystyle"),
     ("@eq-none", "problem … eq-none", "@"), ("$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}", "problem … twice", "{#"),
     ("[@nobody1900]", "problem … nobody1900", "@"), (r"$\nosuch{$", "problem … TeX", "<math")])
 def test_what_is_rendered(text, there, gone):

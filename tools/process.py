@@ -62,9 +62,14 @@ def fold(cell):
 
 
 def as_markdown(cell):
-    "HTML outputs as Markdown: for any HTML, Quarto would load scripts from other hosts that none of ours needs."
+    """HTML outputs as Markdown: for any HTML, Quarto would load scripts from other hosts that none of ours needs.
+    A formula that SymPy prints is displayed: within a line, pandoc would set its fractions too small to be read."""
     for out in cell.get("outputs", []):
-        if "text/html" not in out.get("data", {}): continue
+        data = out.get("data", {})
+        if "text/latex" in data:
+            formula = "".join(data["text/latex"])
+            data["text/latex"] = [re.sub(r"^\$\\displaystyle (.*)\$$", r"$$\1$$", formula, flags=re.S)]
+        if "text/html" not in data: continue
         text = re.sub(r"<style scoped>.*?</style>", "", "".join(out.data["text/html"]), flags=re.S)
         html = fence(aligned(text) if "dataframe" in text else text, "=html")
         out.data = {"text/markdown": div(".table-box", html) if "<table" in text else html}
