@@ -229,7 +229,8 @@ def behind(records # record dicts, or ids of records such as `effect` gives
     runs = {(r if isinstance(r, str) else r['id']).split('/')[0] for r in records}
     if not runs: raise ValueError("records: expected at least one record or id, got none")
     said = '1 run' if len(runs) == 1 else f'{len(runs):,} runs'
-    return Markdown(f'Behind this: {said}, whose records are in `results/` ([how to look them up](95_reproduce.ipynb)).')
+    where = 'whose records are in `results/` ([how to look them up](95_reproduce.ipynb))'
+    return Markdown(f'Behind this: {said}, {where}.')
 
 # %% ../nbs/46_stats.ipynb #a1a7c743
 SAME = dict(arxiv_cs54='aapd') # sets that share their documents
