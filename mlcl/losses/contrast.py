@@ -218,7 +218,7 @@ class LossForm(nn.Module):
     def count(self, labels: Tensor) -> float:
         "What the sum over the anchors is divided by, given the labels (B, L); None: the anchors with a positive."
     def live(self, labels: LabelSets, refs: list) -> Tensor:
-        "Positions of the prototypes that can have a positive; the rows of the others are skipped. None: all of them can."
+        "Positions of the prototypes that can have a positive; the other rows are skipped. None: all of them can."
 
 # %% ../../nbs/20_contrast.ipynb #a295f575
 class ContrastiveLoss(LossForm):

@@ -78,6 +78,7 @@ def ndcg_at(y, s, k: int) -> float: # (n, L) labels and scores
     some = y.any(1)
     return float(ndcg_score(y[some], s[some], k=k))
 
+# %% ../../nbs/69_quality.ipynb #d2a719ad
 def propensities(counts, # (L,) positives in the training split
                  n: int, # its instances, N
                  a: float = .55, b: float = 1.5 # A and B
