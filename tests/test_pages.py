@@ -81,7 +81,7 @@ def test_theme_follows_the_system_until_chosen_and_is_remembered(home, address):
 def ask(page, text):
     "Open the search by its key and type; the addresses of what is found."
     press(page, "/", text)
-    assert page.find_element("css selector", "dialog.search .says:not(:empty)"), "the browser waits for it"
+    assert any(page.find_elements("css selector", "dialog.search .says:not(:empty)") for _ in range(6)), "each waits"
     return each(page, "dialog.search li a", HREF)
 
 
