@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 # %% ../nbs/41_learner.ipynb #70fb8c8b
 from .callbacks import Batches, ClipNorm, Finite, Monitor, TellLoss, TrainingFailed
-from .callbacks import adamw, encode, parameter_groups, schedule
+from .callbacks import adamw, encode, learning_rates, parameter_groups, schedule
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -34,8 +34,8 @@ from .encoders import Model, blueprint, make_encoder, projection, restore
 from .saved import built, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
-DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, weight_decay=.01, clip=1., warmup=.05, projection=256,
-                precision='auto', loss={}, encoder={})
+DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, head_lr=None, weight_decay=.01, clip=1., warmup=.05,
+                projection=256, precision='auto', loss={}, encoder={})
 def complete(settings: dict | None = None # the settings that differ from DEFAULTS
     ) -> dict: # all settings
     "Fill in defaults; an unknown name lists the choices."
@@ -79,7 +79,8 @@ def make_learner(ds, # the data set
     rows = {k: (*xs[k], torch.from_numpy(ys[k]).float()) for k in xs}
     dls = [Batches(rows[k], s['batch_size'], k == 'train', num_workers=num_workers) for k in xs]
     watch = [ClipNorm(s['clip']), Finite(), TellLoss(), Monitor(*[(xs[k], ys[k]) for k in xs])]
-    cbs = [ParamScheduler(dict(lr=schedule(s['lr'], s['warmup']))), *watch, *_precision(s['precision'])]
+    rates = learning_rates(parameter_groups(model), s['lr'], s['head_lr'])
+    cbs = [ParamScheduler(dict(lr=schedule(rates, s['warmup']))), *watch, *_precision(s['precision'])]
     learn = Learner(DataLoaders(*dls, device=device()), model, loss_func=model.loss, opt_func=adamw(s['weight_decay']),
                     splitter=parameter_groups, lr=s['lr'], cbs=cbs)
     learn.inputs = xs

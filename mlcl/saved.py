@@ -112,6 +112,7 @@ class Settings(BaseModel, strict=True):
     epochs: COUNT
     batch_size: COUNT
     lr: Annotated[FiniteFloat, Field(gt=0)]
+    head_lr: Annotated[FiniteFloat, Field(gt=0)] | None = None
     weight_decay: Annotated[FiniteFloat, Field(ge=0)]
     clip: Annotated[float, Field(gt=0)]
     warmup: Annotated[FiniteFloat, Field(ge=0, lt=1)]
