@@ -2,7 +2,7 @@
 import dataclasses, json, warnings
 import numpy as np, pytest, torch
 from mlcl.data import Dataset
-from mlcl.callbacks import Batches, TrainingFailed, parameter_groups, ridge, schedule
+from mlcl.callbacks import Batches, TrainingFailed, learning_rates, parameter_groups, ridge, schedule
 from mlcl.encoders import tiny_roberta, weights_sha256
 from mlcl.learner import DEFAULTS, complete, load_trained, make_learner, train
 from mlcl.losses import LOSSES
@@ -143,10 +143,40 @@ def test_schedule_and_groups():
     f = schedule(1., .05)
     assert f(.05) == pytest.approx(1., abs=1e-6) and f(1.) == pytest.approx(0., abs=1e-6) and f(.01) < f(.04)
     learn = make_learner(toy(), 'mlp', 'reg', FAST)
-    decay, free = parameter_groups(learn.model)
-    assert any(p is learn.model.loss.prototypes for p in free) and all(p.ndim > 1 for p in decay)
+    decay, free, new, new_free = parameter_groups(learn.model)
+    assert any(p is learn.model.loss.prototypes for p in new_free) and all(p.ndim > 1 for p in decay + new)
+    inside = {id(p) for p in learn.model.encoder.parameters()}
+    assert {id(p) for p in decay + free} == inside and not inside & {id(p) for p in new + new_free}
     learn.create_opt()
-    assert [g['weight_decay'] for g in learn.opt.opt.param_groups] == [.01, 0.]
+    assert [g['weight_decay'] for g in learn.opt.opt.param_groups] == [.01, 0., .01, 0.]
+
+
+@pytest.mark.parametrize('loss', ['bce', 'reg'])
+def test_new_layers_can_have_a_rate_of_their_own(loss):
+    start = make_learner_state(loss)
+    slow = train(toy(), 'mlp', loss, FAST | dict(lr=1e-9, head_lr=1e-2))
+    moved = {n: float((p.detach().cpu() - start[n]).abs().max()) for n, p in slow.model.named_parameters()}
+    assert max(m for n, m in moved.items() if n.startswith('encoder.')) < 1e-6
+    assert min(m for n, m in moved.items() if not n.startswith('encoder.')) > 1e-3
+    same, one = (train(toy(), 'mlp', loss, FAST | extra) for extra in (dict(lr=3e-3, head_lr=3e-3), dict(lr=3e-3)))
+    for p, q in zip(same.model.parameters(), one.model.parameters()): torch.testing.assert_close(p, q)
+
+
+def make_learner_state(loss):
+    "The weights with which `train` begins."
+    from fastai.torch_core import no_random
+    with no_random(0): return {n: p.detach().cpu().clone() for n, p in make_learner(toy(), 'mlp', loss, FAST).model.named_parameters()}
+
+
+@pytest.mark.parametrize('name', ['lr', 'head_lr'])
+def test_a_rate_is_above_zero(name):
+    with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got -1'): make_learner(toy(), 'mlp', 'bce', FAST | {name: -1})
+
+
+def test_learning_rates_leave_out_empty_groups():
+    model = torch.nn.Module()
+    model.encoder, model.head = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(3, 1)
+    assert learning_rates(parameter_groups(model), .1, .2).tolist() == [.1, .2, .2] and learning_rates([], .1) == .1
 
 
 def test_ridge_is_the_normal_equation():

@@ -20,6 +20,7 @@ def test_defaults_count(monkeypatch):
     e = Experiment('digits', 'resnet', 'reg')
     assert e.settings['epochs'] == mlcl.learner.DEFAULTS['epochs'] and e.settings['loss']['temperature'] == .1
     assert e.id == Experiment('digits', 'resnet', 'reg', dict(lr=1e-3, loss=dict(temperature=.1)), 1).id
+    assert 'head_lr' not in e.settings and e.id == Experiment('digits', 'resnet', 'reg', dict(head_lr=None)).id != Experiment('digits', 'resnet', 'reg', dict(head_lr=.1)).id
     assert e.id == Experiment(**json.loads(json.dumps(experiment.asdict(e)))).id
     monkeypatch.setitem(mlcl.learner.DEFAULTS, 'epochs', 41)
     assert Experiment('digits', 'resnet', 'reg').id != e.id

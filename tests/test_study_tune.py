@@ -53,6 +53,29 @@ def test_tuning(two_sets):
     assert len(study.experiments('tuned')) == 2*len(LOSSES)*5
 
 
+def as_wished(exp):
+    "BCE likes a large rate of its new layers, REG a small one of the network; a readout that does not count prefers the opposite."
+    s = exp.settings
+    f1 = s['head_lr']*10 if exp.loss == 'bce' else 1 - s['lr']*1000
+    return [dict(readout=r, checkpoint='last', split='val', metrics=dict(macro_f1=f), per_label_f1=None, chosen={}, data_sha256='0', seconds=.1)
+            for r, f in (('linear@features|each', f1), ('proto|each', f1/2), ('own@.5', 2 - f1))]
+
+
+def test_whole_networks_take_the_rates_of_their_search(results):
+    common, store = study.experiments('pretrained'), study.store_of('pretrained_search')
+    assert len(common) == 3*7*6 and {(e.settings['lr'], e.settings.get('head_lr')) for e in common} == {(3e-4, None)}
+    tries = [e for e in study.experiments('pretrained_search') if e.dataset == 'reuters90' and 'head_lr' in e.settings]
+    assert len(tries) == 4*6 and all(e.settings['bootstrap'] == 0 for e in tries)
+    for e in tries:
+        if e.loss in ('bce', 'reg') or e.loss == 'zlpr' and e.settings['lr'] == 1e-4: store.append(study.attempt(e, 'pretrained_search', as_wished))
+    assert study.best_rates('reuters90') == dict(bce=(1e-4, 1e-2), reg=(3e-5, 1e-3)) and len(study.whole_tries('reuters90')['zlpr']) == 2
+    got = study.experiments('pretrained')
+    rates = {(e.dataset, e.loss): (e.settings['lr'], e.settings.get('head_lr')) for e in got}
+    assert {k for k in rates if k[0] in ('reuters90', 'semeval2018_ec', 'aapd')} == {(d, l) for d in ('reuters90', 'semeval2018_ec', 'aapd') for l in ('bce', 'reg')}
+    assert rates['aapd', 'bce'] == (1e-4, 1e-2) and rates['semeval2018_ec', 'reg'] == (3e-5, 1e-3) and rates['debtags', 'zlpr'] == (3e-4, None)
+    assert {e.id for e in got if e.dataset == 'ucmerced_ml'} == {e.id for e in common if e.dataset == 'ucmerced_ml'}
+
+
 def test_tuning_goes_on_where_it_was(two_sets, tmp_path):
     only = 'dataset=scene,loss=abalone'
     study.tune(only=only, runner=scored, progress=False)

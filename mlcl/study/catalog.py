@@ -9,7 +9,7 @@ __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'P
            'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
            'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
            'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched',
-           'trained_whole', 'pretrained_sets', 'paper', 'parse_only', 'experiments', 'records_of']
+           'trained_whole', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -284,11 +284,6 @@ PRETRAINED = dict( # training instances stand behind each
 
 # %% ../../nbs/63_catalog.ipynb #5e1f0a73
 FIRST_SIX = ('bce', 'reg', 'zlpr', 'proto', 'asl1', 'wreg')
-
-@study('pretrained')
-def pretrained_sets(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
-    "pretrained networks trained whole on five sets of text and two of photographs, six losses"
-    return [e for s in seeds for e in grid(PRETRAINED, losses, [s])]
 
 # %% ../../nbs/63_catalog.ipynb #4e592367
 ROBERTA = Setup('hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300)))
