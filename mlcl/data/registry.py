@@ -234,6 +234,7 @@ def present(name: str # one of `names()`
 def load(name: str, # one of `names()`
          seed: int = 0, # seed of the set that is drawn, `digits`
          most: int | None = None, # the most validation and the most test instances; which are kept is always the same
+         resplit: int | None = None, # seed of another cut between training and validation instances; None: the usual cut
          **options # of the reader, such as `labels` of `eurlex57k`
     ) -> Dataset: # with splits train, val and test
     "Load a data set; its files are checked first."
@@ -246,10 +247,17 @@ def load(name: str, # one of `names()`
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
     summed = files and all(f in FILES for f in files)
+    if resplit is not None: splits = _again(splits, y, resplit)
     if most is not None: splits = _cut(splits, most)
     made = getattr(x, 'files', x), y, labels, splits, info.get('versions')
     sha = digest(*[FILES[f] for f in files]) if summed else digest(*made)
     return Dataset(name, s['kind'], x, y, labels, splits, sha, info)
+
+def _again(splits, y, seed):
+    "Training and validation instances cut again, in the same proportion; the test split stays."
+    both = np.sort(np.concatenate([splits['train'], splits['val']]))
+    share = len(splits['val'])/len(both)
+    return splits | dict(zip(('train', 'val'), (both[i] for i in split(y[both], (1 - share, share), seed))))
 
 def _cut(splits, most):
     "At most `most` instances of the validation and of the test split."

@@ -111,9 +111,9 @@ def _known(dataset, encoder, loss):
     one_of('dataset', dataset, list(SETS))
     one_of('loss', loss, list(LOSSES))
     probe = options(read_out, skip=('outputs', 'ys', 'loss_name', 'seed'))
-    data = options(SETS[dataset]['read']) | dict(most=None)
+    data = options(SETS[dataset]['read']) | dict(most=None, resplit=None)
     encoder, later = _encoder_options(encoder, SETS[dataset]['kind'])
-    newer = dict(encoder={k: encoder[k] for k in later}, data=dict(most=None), loss=_loss_options(LOSSES[loss])[1])
+    newer = dict(encoder={k: encoder[k] for k in later}, data=dict(most=None, resplit=None), loss=_loss_options(LOSSES[loss])[1])
     return dict(loss=_loss_options(LOSSES[loss])[0], encoder=encoder, data=data, probe=probe), newer
 
 # %% ../../nbs/60_experiment.ipynb #59574dc4
