@@ -300,3 +300,15 @@ def test_held_out_splits_can_be_cut():
         assert set(load('digits', most=20).splits[k]) < set(cut.splits[k])
     assert load('digits', most=10**6).splits['test'].tolist() == whole.splits['test'].tolist()
     with pytest.raises(ValueError, match='most: expected at least 1, got 0'): load('digits', most=0)
+
+
+def test_training_and_validation_data_can_be_cut_again():
+    usual, one, two = (load('digits', resplit=k) for k in (None, 1, 2))
+    assert one.splits['test'].tolist() == usual.splits['test'].tolist()
+    both = sorted(np.concatenate([usual.splits['train'], usual.splits['val']]))
+    for ds in (one, two): assert sorted(np.concatenate([ds.splits['train'], ds.splits['val']])) == both
+    overlap = len(set(one.splits['val']) & set(two.splits['val']))/len(one.splits['val'])
+    assert overlap < .5 and abs(len(one.splits['val']) - len(usual.splits['val'])) < .2*len(usual.splits['val'])
+    assert load('digits', resplit=1).splits['val'].tolist() == one.splits['val'].tolist()
+    rates = [ds.y[ds.splits['val']].mean(0) for ds in (usual, one)]
+    assert np.abs(rates[0] - rates[1]).max() < .05 # stratified

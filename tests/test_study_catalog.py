@@ -14,14 +14,18 @@ def test_published_runs_are_still_those_of_their_study(name):
 
 def test_matched_is_equal_but_for_the_loss():
     es = study.experiments('matched')
-    assert len(es) == len({e.id for e in es}) == 12*10*5
-    for d in study.LABELS:
+    assert len(es) == len({e.id for e in es}) == (12 + 8)*10*5
+    for d in (*study.LABELS, *study.BROAD):
         same = {study.canonical({k: v for k, v in e.settings.items() if k != 'loss'}) for e in es if e.dataset == d}
-        assert len(same) == 1 and json.loads(same.pop())['lr'] == study.LABELS[d]['lr']
+        assert len(same) == 1 and json.loads(same.pop())['lr'] == (study.LABELS.get(d) or study.BROAD[d].settings)['lr']
     both = {e.loss: e.settings['loss'] for e in es if e.loss in ('asl', 'asl1', 'reg', 'wreg')}
     assert [both['asl1'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [1, 0, 0] and [both['asl'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [4, 1, .05]
     assert [both['reg'][k] for k in ('temperature', 'alpha')] == [both['wreg'][k] for k in ('temperature', 'alpha')]
     assert [e.seed for e in es] == sorted(e.seed for e in es)
+    text = {e.id: e for e in study.experiments('text')}
+    for e in (e for e in es if e.encoder == 'bag' and e.seed in study.SEEDS and e.loss != 'asl1'): # but for the readout
+        twin = study.Experiment(e.dataset, 'bag', e.loss, {k: v for k, v in e.settings.items() if k != 'probe'} | study.LARGE.get(e.dataset, {}), e.fraction, e.seed)
+        assert twin.id in text
 
 
 @pytest.mark.parametrize('name', list(study.STUDIES))

@@ -76,6 +76,31 @@ def test_whole_networks_take_the_rates_of_their_search(results):
     assert {e.id for e in got if e.dataset == 'ucmerced_ml'} == {e.id for e in common if e.dataset == 'ucmerced_ml'}
 
 
+def likes(exp):
+    "BCE likes weight decay, REG a low temperature; each readout sees it with another offset, and one does not count."
+    s = exp.settings
+    f1 = s['weight_decay'] if exp.loss == 'bce' else 1 - s['loss']['temperature']
+    return [dict(readout=r, checkpoint='last', split='val', metrics=dict(macro_f1=f1 + more + (exp.seed - 100)/10 - s['lr']), per_label_f1=None, chosen={},
+                 data_sha256='0', seconds=.1) for r, more in (('linear@features|each', 0), ('own|each', .2), ('own@.5', -9*s['lr']))]
+
+
+def test_second_search(results):
+    es, store = study.experiments('search_again'), study.store_of('search_again')
+    of = {(d, l): [e for e in es if (e.dataset, e.loss) == (d, l)] for d in study.AGAIN for l in study.FIRST_SIX}
+    assert {len(v) for v in of.values()} <= {24, 26} and study.experiments('tuned_again') == []
+    assert all(e.settings['bootstrap'] == 0 and {100: 1, 101: 2}[e.seed] == e.settings['data']['resplit'] for e in es)
+    assert study.design('scene', 'reg')[0] == study.LABELS['scene'] and len(study.design('scene', 'bce')) == 13
+    for e in of['scene', 'bce'] + of['scene', 'reg'] + of['birds', 'reg'][:-1]: store.append(study.attempt(e, 'search_again', likes))
+    got = study.experiments('tuned_again')
+    assert {(e.dataset, e.loss) for e in got} == {('scene', 'bce'), ('scene', 'reg')} and len(got) == 10 and {e.seed for e in got} == set(range(5))
+    for e in got:
+        assert e.settings['lr'] == 3e-4 and e.settings['bootstrap'] == 1000 and 'resplit' not in e.settings['data'] and e.settings['encoder']['widths'] == [256]
+        assert e.settings['weight_decay'] == .3 if e.loss == 'bce' else e.settings['loss']['temperature'] == .05
+    held = study.held_again()
+    values = study.values_again('scene', 'reg', held)
+    assert len(values) == 13 and values[0] == pytest.approx(.9 + .1 + .05 - 1e-3) and study.values_again('birds', 'reg', held) == []
+
+
 def test_tuning_goes_on_where_it_was(two_sets, tmp_path):
     only = 'dataset=scene,loss=abalone'
     study.tune(only=only, runner=scored, progress=False)

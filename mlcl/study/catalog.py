@@ -259,9 +259,10 @@ TWELVE = ('emotions', 'birds', 'cal500', 'scene', 'genbase', 'medical', 'enron',
 
 @study('matched')
 def matched(losses=TEN, seeds=range(5)) -> list[Experiment]:
-    "ten losses at equal settings on the sets of `labels`, the readouts of the second edition"
-    how = {d: PERCEPTRON | LABELS[d] | dict(probe=dict(kind='linear')) for d in TWELVE}
-    return [Experiment(d, 'mlp', l, how[d], seed=s) for s, d, l in product(seeds, TWELVE, losses)]
+    "ten losses at equal settings on all sets of `labels`, `text` and `images`, the readouts of the second edition"
+    sets = {d: Setup('mlp', LABELS[d]) for d in TWELVE} | BROAD
+    how = {d: replace(s, settings=PERCEPTRON | s.settings | dict(probe=dict(kind='linear'))) for d, s in sets.items()}
+    return [e for s in seeds for e in grid(how, losses, [s])]
 
 # %% ../../nbs/63_catalog.ipynb #5e1f0a72
 MINILM, LITE0 = 'hf:sentence-transformers/all-MiniLM-L6-v2', 'timm:tf_efficientnet_lite0'
