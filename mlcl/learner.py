@@ -35,7 +35,7 @@ from .saved import built, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, head_lr=None, weight_decay=.01, clip=1., warmup=.05,
-                projection=256, precision='auto', loss={}, encoder={})
+                projection=256, prior_bias=False, precision='auto', loss={}, encoder={})
 def complete(settings: dict | None = None # the settings that differ from DEFAULTS
     ) -> dict: # all settings
     "Fill in defaults; an unknown name lists the choices."
@@ -58,6 +58,8 @@ def make_model(ds, # the data set
 def _assemble(enc, loss, n_labels, label_counts, n_instances, s, labels=None):
     loss = losses.make_loss(loss, n_labels, s['projection'], label_counts, n_instances, labels, **s['loss'])
     head = nn.Linear(enc.dim, n_labels) if loss.route == 'logits' else projection(enc.dim, s['projection'])
+    if loss.route == 'logits' and s.get('prior_bias'):
+        head.bias.data = torch.logit((torch.tensor(label_counts) + .5)/(n_instances + 1))
     model = Model(enc, head, loss)
     model.label_counts, model.n_instances = label_counts, n_instances
     return model

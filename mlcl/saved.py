@@ -117,6 +117,7 @@ class Settings(BaseModel, strict=True):
     clip: Annotated[float, Field(gt=0)]
     warmup: Annotated[FiniteFloat, Field(ge=0, lt=1)]
     projection: Annotated[int, Field(ge=1, le=10**5)]
+    prior_bias: bool = False
     precision: Literal['auto', 'fp32', 'fp16', 'bf16']
     loss: dict
     encoder: dict

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'AGAIN', 'TWICE', 'search',
-           'search_whole', 'whole_tries', 'best_rates', 'pretrained_sets', 'every_try', 'tries', 'ask', 'tune', 'tuned',
-           'design', 'repeated', 'search_again', 'values_again', 'held_again', 'tuned_again']
+           'on_logits', 'search_whole', 'whole_tries', 'best_rates', 'pretrained_sets', 'every_try', 'tries', 'ask',
+           'tune', 'tuned', 'design', 'repeated', 'search_again', 'values_again', 'held_again', 'tuned_again']
 
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
@@ -32,14 +32,20 @@ def search(losses=('bce', 'reg')) -> list[Experiment]:
 RATES_WHOLE = ((1e-4, 1e-3), (3e-5, 1e-3), (3e-4, 1e-3), (1e-4, 1e-2)) # of the network and of the new layers
 SEARCHED, ONE_RATE = ('reuters90', 'ucmerced_ml', 'eurlex57k'), (1e-4, 3e-5) # the same rate for all layers
 
+def on_logits(loss: str) -> bool:
+    "Does the loss have a head, whose biases can begin at the frequencies of the labels?"
+    from mlcl.losses import LOSSES
+    return LOSSES[loss].route == 'logits'
+
 @study('pretrained_search')
 def search_whole(losses=FIRST_SIX, datasets=SEARCHED) -> list[Experiment]:
     "the learning rates of whole pretrained networks, for each loss, on validation data"
-    def one(d, loss, lr, head_lr=None):
+    def one(d, loss, lr, head_lr=None, **more):
         s = PRETRAINED[d]
-        return attempt_at(d, loss, s.settings | dict(lr=lr, head_lr=head_lr), 100, s.encoder, s.share)
-    tries = [one(d, l, *rates) for d, rates, l in product(datasets, RATES_WHOLE, losses)]
-    return tries + [one('reuters90', l, lr) for lr, l in product(ONE_RATE, ('bce', 'reg'))]
+        return attempt_at(d, loss, s.settings | dict(more, lr=lr, head_lr=head_lr), 100, s.encoder, s.share)
+    tries = [one(d, l, *rates, prior_bias=on_logits(l)) for d, rates, l in product(datasets, RATES_WHOLE, losses)]
+    earlier = [(l, lr) for lr in ONE_RATE for l in ('bce', 'reg')] + [('bce', *RATES_WHOLE[0])] # with biases at zero
+    return tries + [one('reuters90', *which) for which in earlier]
 
 # %% ../../nbs/65_tune.ipynb #7a15c009
 SEARCH_OF = dict.fromkeys(('ucmerced_ml', 'corel5k_photos'), 'ucmerced_ml') | dict.fromkeys(
@@ -48,7 +54,8 @@ SEARCH_OF = dict.fromkeys(('ucmerced_ml', 'corel5k_photos'), 'ucmerced_ml') | di
 def whole_tries(dataset: str # one of SEARCHED
     ) -> dict: # loss → {(lr, head_lr): Macro-F1 on validation data, by the best readout}
     "The tries that are made, with two rates."
-    runs = {e.id: e for e in search_whole(datasets=[dataset]) if e.settings.get('head_lr')}
+    asked = search_whole(datasets=[dataset])
+    runs = {e.id: e for e in asked if 'head_lr' in e.settings and on_logits(e.loss) == ('prior_bias' in e.settings)}
     res = {}
     for r in store_of('pretrained_search').records(['run', 'readout', 'metrics'], run=list(runs)):
         if not r['readout'].endswith('|each'): continue
@@ -69,7 +76,7 @@ def pretrained_sets(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
     found = {d: best_rates(d) for d in SEARCHED}
     def one(d, loss, seed):
         s, rates = PRETRAINED[d], found[SEARCH_OF[d]].get(loss)
-        if rates: s = replace(s, settings=s.settings | dict(zip(('lr', 'head_lr'), rates)))
+        if rates: s = replace(s, settings=s.settings | dict(lr=rates[0], head_lr=rates[1], prior_bias=on_logits(loss)))
         return grid({d: s}, [loss], [seed])[0]
     return [one(d, l, s) for s, d, l in product(seeds, PRETRAINED, losses)
             if l in found[SEARCH_OF[d]] or not found[SEARCH_OF[d]]]
@@ -169,10 +176,9 @@ TWICE = ((100, 1), (101, 2)) # seed and cut of the two runs of a try
 
 def design(dataset: str, loss: str) -> list: # settings that differ from the defaults, the common ones first
     "The tries of the second search."
-    from mlcl.losses import LOSSES
-    embeds = LOSSES[loss].route == 'embeddings'
-    def third(v): return dict(loss=dict(temperature=v)) if embeds else dict(weight_decay=v)
-    table = product(enumerate((3e-4, 1e-3, 3e-3, 1e-2)), enumerate((.05, .1, .2) if embeds else (.01, .1, .3)))
+    logits = on_logits(loss)
+    def third(v): return dict(weight_decay=v) if logits else dict(loss=dict(temperature=v))
+    table = product(enumerate((3e-4, 1e-3, 3e-3, 1e-2)), enumerate((.01, .1, .3) if logits else (.05, .1, .2)))
     return [LABELS[dataset]] + [
         dict(third(v), lr=lr, epochs=TUNED[dataset][(i + j) % 2]) for (i, lr), (j, v) in table]
 
