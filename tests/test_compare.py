@@ -309,6 +309,7 @@ def test_settings_follow_kind_and_size():
     few, many = read(numbers()), read((x, (x > 0).astype(int)))
     assert c.choose_settings(few)[1]['batch_size'] < c.choose_settings(many)[1]['batch_size']
     assert c.choose_settings(few)[1]['epochs'] > c.choose_settings(many, epochs=None)[1]['epochs'] >= 10
+    assert c.choose_settings(few, 'hf:x')[1].items() >= dict(head_lr=1e-3, prior_bias=True, lr=2e-5).items() and 'head_lr' not in c.choose_settings(few)[1]
     assert c.choose_settings(few)[0] == 'mlp' and c.choose_settings(read(texts(), text='text'))[0] == 'bag' and c.choose_settings(few, epochs=7)[1]['epochs'] == 7
 
 

@@ -168,6 +168,16 @@ def make_learner_state(loss):
     with no_random(0): return {n: p.detach().cpu().clone() for n, p in make_learner(toy(), 'mlp', loss, FAST).model.named_parameters()}
 
 
+def test_biases_can_begin_at_the_frequencies():
+    ds = toy()
+    heads = {k: make_learner(ds, 'mlp', 'bce', FAST | dict(prior_bias=k)).model.head for k in (True, False)}
+    share = (ds.y[ds.splits['train']] == 1).mean(0)
+    assert np.abs(torch.sigmoid(heads[True].bias.detach().cpu()).numpy() - share).max() < .02 < np.abs(torch.sigmoid(heads[False].bias.detach().cpu()).numpy() - share).max()
+    assert heads[True].bias.requires_grad and heads[True].bias.dtype == torch.float32
+    a, b = (train(ds, 'mlp', 'reg', FAST | dict(prior_bias=k)).outputs()['features'] for k in (True, False))
+    np.testing.assert_array_equal(a, b) # nothing for a loss without such a head
+
+
 @pytest.mark.parametrize('name', ['lr', 'head_lr'])
 def test_a_rate_is_above_zero(name):
     with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got -1'): make_learner(toy(), 'mlp', 'bce', FAST | {name: -1})

@@ -56,7 +56,7 @@ def test_tuning(two_sets):
 def as_wished(exp):
     "BCE likes a large rate of its new layers, REG a small one of the network; a readout that does not count prefers the opposite."
     s = exp.settings
-    f1 = s['head_lr']*10 if exp.loss == 'bce' else 1 - s['lr']*1000
+    f1 = s['head_lr']*10 + 5*('prior_bias' not in s) if exp.loss in ('bce', 'zlpr') else 1 - s['lr']*1000
     return [dict(readout=r, checkpoint='last', split='val', metrics=dict(macro_f1=f), per_label_f1=None, chosen={}, data_sha256='0', seconds=.1)
             for r, f in (('linear@features|each', f1), ('proto|each', f1/2), ('own@.5', 2 - f1))]
 
@@ -65,13 +65,14 @@ def test_whole_networks_take_the_rates_of_their_search(results):
     common, store = study.experiments('pretrained'), study.store_of('pretrained_search')
     assert len(common) == 3*7*6 and {(e.settings['lr'], e.settings.get('head_lr')) for e in common} == {(3e-4, None)}
     tries = [e for e in study.experiments('pretrained_search') if e.dataset == 'reuters90' and 'head_lr' in e.settings]
-    assert len(tries) == 4*6 and all(e.settings['bootstrap'] == 0 for e in tries)
+    assert len(tries) == 4*6 + 1 and all(e.settings['bootstrap'] == 0 for e in tries)
     for e in tries:
         if e.loss in ('bce', 'reg') or e.loss == 'zlpr' and e.settings['lr'] == 1e-4: store.append(study.attempt(e, 'pretrained_search', as_wished))
     assert study.best_rates('reuters90') == dict(bce=(1e-4, 1e-2), reg=(3e-5, 1e-3)) and len(study.whole_tries('reuters90')['zlpr']) == 2
     got = study.experiments('pretrained')
     rates = {(e.dataset, e.loss): (e.settings['lr'], e.settings.get('head_lr')) for e in got}
     assert {k for k in rates if k[0] in ('reuters90', 'semeval2018_ec', 'aapd')} == {(d, l) for d in ('reuters90', 'semeval2018_ec', 'aapd') for l in ('bce', 'reg')}
+    assert all(e.settings.get('prior_bias', False) == (e.loss == 'bce') for e in got if e.dataset == 'aapd') # one try without does not count
     assert rates['aapd', 'bce'] == (1e-4, 1e-2) and rates['semeval2018_ec', 'reg'] == (3e-5, 1e-3) and rates['debtags', 'zlpr'] == (3e-4, None)
     assert {e.id for e in got if e.dataset == 'ucmerced_ml'} == {e.id for e in common if e.dataset == 'ucmerced_ml'}
 
