@@ -8,7 +8,7 @@ __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'P
            'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'MINILM', 'LITE0', 'PRETRAINED', 'FIRST_SIX',
            'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
            'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
-           'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched',
+           'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched', 'prior',
            'trained_whole', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
@@ -263,6 +263,12 @@ def matched(losses=TEN, seeds=range(5)) -> list[Experiment]:
     sets = {d: Setup('mlp', LABELS[d]) for d in TWELVE} | BROAD
     how = {d: replace(s, settings=PERCEPTRON | s.settings | dict(probe=dict(kind='linear'))) for d, s in sets.items()}
     return [e for s in seeds for e in grid(how, losses, [s])]
+
+# %% ../../nbs/63_catalog.ipynb #3878cfd3
+@study('prior')
+def prior(losses=('bce', 'zlpr', 'asl1'), seeds=SEEDS) -> list[Experiment]:
+    "losses on logits as in `matched`, with biases that begin at the frequencies of the labels"
+    return [replace(e, settings=e.settings | dict(prior_bias=True)) for e in matched(losses, seeds)]
 
 # %% ../../nbs/63_catalog.ipynb #5e1f0a72
 MINILM, LITE0 = 'hf:sentence-transformers/all-MiniLM-L6-v2', 'timm:tf_efficientnet_lite0'
