@@ -86,7 +86,7 @@ def as_published(c: Claim) -> Claim:
     swap = tuple('asl1' if l == 'asl' else l for l in (LOGITS if c.others == ON_LOGITS else c.others))
     return replace(c, a='reg' if c.a == CONTRASTIVE else c.a, others=swap)
 def steady(records) -> list: # records with the metric `grad_cv`
-    "Learning curves as records of one number: the gradient norm's deviation by its mean, averaged over epochs."
+    "Learning curves as records of one number: the gradient norm's deviation divided by its mean, averaged over epochs."
     held = [r for r in records if r['readout'] == 'online' and r.get('history')]
     def cv(r):
         each = [h['grad_norm_std']/h['grad_norm'] for h in r['history'] if h['grad_norm'] > 0]
@@ -133,7 +133,7 @@ def row(c: Claim, stores: dict, reading: str = 'first', checkpoint: str = 'last'
 # %% ../nbs/90_ledger.ipynb #1954729f
 #| code-fold: true
 def slope(x, y, groups: int = 1) -> dict: # mean, se, df
-    "Slope of a straight line; `groups` means were taken out of both coordinates."
+    "Slope of a straight line; the means of `groups` groups have been taken out of both coordinates."
     x, y = np.asarray(x, float) - np.mean(x), np.asarray(y, float) - np.mean(y)
     fit, df = (x@y)/(x@x), len(x) - 1 - groups
     return dict(mean=float(fit), se=float(np.sqrt(((y - fit*x)**2).sum()/df/(x@x))) if df > 0 else np.nan, df=df)
@@ -152,7 +152,7 @@ def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', stra
 # %% ../nbs/90_ledger.ipynb #13a6710c
 #| code-fold: true
 def fall(x, y) -> float: "Slope of a straight line."; return slope(x, y)['mean']
-def height(x, y) -> float: "Mean height of a curve: area by width."; return float(np.trapezoid(y, x)/(x[-1] - x[0]))
+def height(x, y) -> float: "Mean height of a curve: area over width."; return float(np.trapezoid(y, x)/(x[-1] - x[0]))
 
 def trend(records: list,
           x, # record → position on the horizontal axis

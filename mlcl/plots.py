@@ -60,7 +60,7 @@ ENDS = dict(estimator='median', errorbar=('pi', 100)) # seaborn's arguments for 
 
 def ends(t: pd.DataFrame # with columns mean, lower and upper; a mean without the last two has no interval
     ) -> pd.DataFrame: # each row three times; the new column value holds the lower end, the mean, the upper end
-    "Rows of which seaborn draws mean and interval as they are, without an estimate of its own."
+    "Rows from which seaborn draws mean and interval as they are, without an estimate of its own."
     m, (lower, upper) = t['mean'], (t.get(end, np.nan*t['mean']) for end in ('lower', 'upper'))
     return pd.concat([t.assign(value=v) for v in (np.minimum(lower, m), m, np.maximum(m, upper))], ignore_index=True)
 

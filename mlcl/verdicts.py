@@ -35,7 +35,7 @@ def witnesses(table: pd.DataFrame # from `mlcl.stats.effects`
 NOTHING = dict(mean=np.nan, se=np.nan, df=0, n_sets=0, n_sources=0, n_seeds=0)
 
 def stratified(table: pd.DataFrame, # from `mlcl.stats.effects`
-               strata: bool = True # with an effect of each stratum; without, every set is a witness of one kind
+               strata: bool = True # with an effect of each stratum; without, every set counts alone, all as one kind
     ) -> dict: # mean, se, df, n_sets, n_sources, n_seeds (the fewest); no standard error where df would be below one
     "Mean difference over sources with an effect of each stratum; a single set keeps its own interval."
     if not len(table): return dict(NOTHING)

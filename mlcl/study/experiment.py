@@ -63,7 +63,7 @@ def defaults(*params, # mappings name → `inspect.Parameter`; a later one wins
 
 # %% ../../nbs/60_experiment.ipynb #3e2a92b2
 @cache
-def options(f, skip: tuple = ()) -> dict: # not to be changed: it is kept
+def options(f, skip: tuple = ()) -> dict: # cached, so not to be changed
     "`defaults` of a function or class."
     return defaults(inspect.signature(f).parameters, skip=skip)
 

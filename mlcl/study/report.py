@@ -29,7 +29,7 @@ def status(name: str = None # a study; default: all
     return pd.DataFrame(rows)
 
 # %% ../../nbs/66_report.ipynb #79448664
-SECOND = tuple(f'{k}|global' for k in ('linear@features', 'linear@projection', 'own', 'proto')) # edition
+SECOND = tuple(f'{k}|global' for k in ('linear@features', 'linear@projection', 'own', 'proto')) # second edition
 READOUTS = ('probe1', 'probe', 'own@.5', 'own@tuned', 'proto@tuned', *SECOND)
 SETUP = ('dataset', 'encoder', 'fraction')
 
@@ -94,7 +94,7 @@ def noise(values, # of n seeds
 
 # %% ../../nbs/66_report.ipynb #2aecb7e5
 def answer(old: float, new: float, lower: float, upper: float) -> str: # one of `ANSWERS`
-    "What a number that was computed again says."
+    "The verdict on a number that was computed again."
     if new == old: return ANSWERS[0]
     return ANSWERS[1] if lower <= new <= upper else ANSWERS[2]
 

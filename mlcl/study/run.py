@@ -105,7 +105,7 @@ def per_label_ap(y, # (N, L) labels, NaN where unknown
 
 # %% ../../nbs/61_run.ipynb #8931e7f0
 def _second(name, r, split, y, groups, metrics):
-    "What a record of the second edition has otherwise: ranking metrics from their own scores, and what is kept."
+    "What differs in a record of the second edition: ranking metrics from their own scores, and what is kept."
     from mlcl.metrics import predict, scores
     rank, once = r.rank[split], name.endswith('|global')
     if r.names[0] != r.names[1]: metrics = metrics | {k: v for k, v in scores(y, rank, 0.).items() if k in RANKING}

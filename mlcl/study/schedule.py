@@ -199,7 +199,7 @@ def spare_room(path: Path, # the file that takes the room
 
 # %% ../../nbs/64_schedule.ipynb #e9a5785c
 def _keep(store, recs, give_back):
-    "Write the records of a run; what went wrong, if that took the spare room."
+    "Write the records of a run; returns the error if that took the spare room."
     try: store.append(recs)
     except OSError as e:
         give_back()
@@ -247,7 +247,7 @@ def run_study(name: str, # a key of `STUDIES`
               ray: str = None, # a Ray cluster, see `ray_pool`
               runner=run # what does one run
     ) -> dict: # held, done, failed: numbers of runs
-    "Do what is missing of a study; records are written as soon as a run ends."
+    "Do the missing runs of a study; each is written as soon as it ends."
     store, say = store_of(name), print if progress else _silent
     store.check()
     todo = plan(name, quick, only, store).set_index('run')

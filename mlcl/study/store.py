@@ -154,7 +154,7 @@ def _write(self: Store):
 # %% ../../nbs/62_store.ipynb #2f3f6039
 @patch
 def check(self: Store):
-    "OSError unless the store can be written, ValueError if it is damaged: said before any work is spent."
+    "OSError unless the store can be written, ValueError if it is damaged: raised before any work is done."
     with self._write(): pass
     if self.published.exists():
         try: pq.read_schema(self.published)
@@ -168,7 +168,7 @@ def _has(self: Store, db, run):
 
 @patch
 def _runs(self: Store):
-    "Published runs; the file is read anew when it has changed."
+    "Published runs; the file is read again when it has changed."
     if not self.published.exists(): return set()
     st = self.published.stat()
     if getattr(self, '_held', (None,))[0] != (stamp := (st.st_ino, st.st_size, st.st_mtime_ns)):
