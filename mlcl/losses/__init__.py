@@ -35,7 +35,6 @@ class WregLoss(RegLoss):
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = WregLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
@@ -46,7 +45,7 @@ class WregLoss(RegLoss):
                  temperature: float = .1, # τ > 0
                  alpha: float = 0., # exponent of the overlap
                  prototype_anchors: bool = True, # False: prototypes are references only
-                 tile: int = None, product: torch.dtype = None # see `RegLoss`
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ): super().__init__(n_labels, dim, temperature, alpha, False, prototype_anchors, tile, product)
 
 # %% ../../nbs/29_losses.ipynb #a51c0de1

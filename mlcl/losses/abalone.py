@@ -38,7 +38,6 @@ class AbaloneLoss(PrototypeLoss):
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2404.08720.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = AbaloneLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
@@ -48,7 +47,7 @@ class AbaloneLoss(PrototypeLoss):
                  n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
                  beta: float = .1, # factor of the instances in the denominator, > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(n_labels, dim, temperature, tile, product)
         self.beta = check_number(beta, 'beta')

@@ -15,7 +15,6 @@ class JaccardSupConLoss(ContrastiveLoss):
     """Base: supervised contrastive loss with positives weighted by the Jaccard index of the label sets.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 23.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> JaccardSupConLoss()(x, y)

@@ -246,6 +246,8 @@ class ContrastiveLoss(LossForm):
         ref_embeddings, ref_labels: (M, D), (M, L), references in place of the batch; by default the others of it.
         0 with a `NoPositivesWarning` where no anchor shares a label with any reference. Raises ValueError, which
         names the argument, for shapes that do not fit, labels other than 0 and 1, and NaN or infinite numbers.
+        Two settings of a loss say how it is computed: `tile`, how many rows of scores at a time (None: by size; the
+        value is the same), and `product`, torch.bfloat16 for faster, coarser products at a temperature >= 0.05.
         """
         return _forward(self, embeddings, labels, ref_embeddings, ref_labels)
 

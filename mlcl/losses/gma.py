@@ -29,7 +29,6 @@ class GMALoss(ContrastiveLoss):
     """GMA-SCL: the target is a softmax of a soft F1 of label sets, from similarities of labels.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 34 names the source.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> GMALoss(labels=y)(x, y).shape
     torch.Size([])
@@ -42,7 +41,7 @@ class GMALoss(ContrastiveLoss):
                  label_embeddings=None, # (L, K) embeddings of the label texts, for λ < 1
                  lam: float = 1., # λ in [0, 1], share of co-occurrence in the label similarity
                  t: float = .1, # temperature of the target, > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.t, self.lam = check_number(t, 't'), check_number(lam, 'lam', positive=False)

@@ -15,7 +15,6 @@ class MulSupConLoss(ContrastiveLoss):
     """MulSupCon, within a batch: a SupCon term for each label of each anchor, mean over these.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Zhang & Wu, AAAI 2024.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> MulSupConLoss()(x, y)

@@ -17,7 +17,6 @@ class MultiSupConLoss(ContrastiveLoss):
     """MultiSupCon: pairs whose Jaccard index exceeds a threshold are positives, weighted by the index.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. As in pytorch-metric-learning 3.0.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> MultiSupConLoss()(x, y)
@@ -26,7 +25,7 @@ class MultiSupConLoss(ContrastiveLoss):
     def __init__(self,
                  temperature: float = .1, # τ > 0
                  threshold: float = .3, # c in [0, 1): a positive has a larger Jaccard index
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.threshold = check_range(threshold, 'threshold', 1.)

@@ -18,7 +18,6 @@ class PrototypeLoss(ContrastiveLoss):
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. A control: it takes no references.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = PrototypeLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
     (torch.Size([]), torch.Size([2, 3]))
@@ -26,7 +25,7 @@ class PrototypeLoss(ContrastiveLoss):
     def __init__(self,
                  n_labels: int, dim: int, # number of labels L; embedding size D
                  temperature: float = .1, # τ > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.own_prototypes(n_labels, dim)

@@ -66,7 +66,6 @@ class RegLoss(PrototypeLoss):
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Audibert et al., arXiv 2412.00101.
     `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> loss = RegLoss(n_labels=2, dim=3); loss(x, y).shape, loss.prototypes.shape
     (torch.Size([]), torch.Size([2, 3]))
@@ -77,7 +76,7 @@ class RegLoss(PrototypeLoss):
                  alpha: float = 0., # exponent of the overlap: 0 all positives alike, < 0 only fully covered ones
                  regularize: bool = True, # False gives WREG, with the usual repulsion between positives
                  prototype_anchors: bool = True, # False: prototypes are references only; cheaper with many labels
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(n_labels, dim, temperature, tile, product)
         self.alpha, self.drop_repulsion = check_number(alpha, 'alpha', False), check_flag(regularize, 'regularize')

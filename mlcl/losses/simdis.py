@@ -23,7 +23,6 @@ class SimilarityDissimilarityLoss(ContrastiveLoss):
     """Similarity-dissimilarity loss, as we read it: SupCon with each log-term times Kˢ·Kᵈ.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Huang et al., arXiv 2410.13439.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SimilarityDissimilarityLoss()(x, y)

@@ -27,7 +27,6 @@ class SincereLoss(ContrastiveLoss):
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Feeney & Hughes, arXiv 2309.14277.
     With `weights='reg'`, `prototypes` (L, D) is a parameter: give `loss.parameters()` to the optimiser too.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SincereLoss()(x, y)
     tensor(0.4621)
@@ -36,7 +35,7 @@ class SincereLoss(ContrastiveLoss):
     def __init__(self,
                  temperature: float = .1, weights: str = 'shared', # τ > 0; 'shared': 1/|P(i)|, or 'reg', REG's
                  n_labels: int = None, dim: int = None, alpha: float = 0., # for 'reg': L, D, exponent of the overlap
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.weights = check_choice(weights, 'weights', ('shared', 'reg'))

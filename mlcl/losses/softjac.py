@@ -36,7 +36,6 @@ class SoftJaccardLoss(ContrastiveLoss):
     """Soft-Jaccard: the target is a softmax of Jaccard indices over all references.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Form of X-CLR, arXiv 2407.18134.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SoftJaccardLoss()(x, y)
@@ -45,7 +44,7 @@ class SoftJaccardLoss(ContrastiveLoss):
     def __init__(self,
                  temperature: float = .1, # τ > 0, of the scores
                  t: float = .04, # temperature of the target, > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.t = check_number(t, 't')

@@ -16,7 +16,6 @@ class SupConLoss(ContrastiveLoss):
     """SupCon: −(1/|P(i)|) Σ log σ over the positives P(i) of each anchor, mean over anchors that have one.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SupConLoss()(x, y)
@@ -25,7 +24,7 @@ class SupConLoss(ContrastiveLoss):
     def __init__(self,
                  temperature: float = .1, # τ > 0
                  positives: str = 'any', # 'any': one label in common; 'all': the same label set
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
         self.positives = check_choice(positives, 'positives', ('any', 'all'))
@@ -39,14 +38,13 @@ class SupConAnyLoss(SupConLoss):
     """`SupConLoss` in which one label in common makes a positive.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> SupConAnyLoss()(x, y)
     tensor(0.6931)
     """
     def __init__(self, temperature: float = .1, # τ > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ): super().__init__(temperature, 'any', tile, product)
 
 # %% ../../nbs/22_supcon.ipynb #7d00f480
@@ -54,12 +52,11 @@ class SupConAllLoss(SupConLoss):
     """`SupConLoss` in which only the same label set makes a positive.
 
     Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Khosla et al. 2020.
-    tile: rows of scores at a time (None: by size; same value). product: torch.bfloat16 for faster, coarser products.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 0], [0, 1]])
     >>> SupConAllLoss()(x, y)
     tensor(0.6931)
     """
     def __init__(self, temperature: float = .1, # τ > 0
-                 tile: int = None, product: torch.dtype = None # see above
+                 tile: int = None, product: torch.dtype = None # see `forward`
                 ): super().__init__(temperature, 'all', tile, product)
