@@ -2,7 +2,8 @@
 import dataclasses
 import numpy as np, pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.svm import LinearSVC
 from mlcl.data import take
 from mlcl.metrics import scores
@@ -56,6 +57,21 @@ def test_all_labels_at_once_are_those_of_scikit_learn():
     np.testing.assert_allclose(m(x)[rho], x @ w.T + bias, rtol=1e-5)
 
 
+def test_ridge_regressions_are_those_of_scikit_learn():
+    x, y = numbers(200)
+    y = np.c_[y, np.ones(200)]
+    sparse = csr_matrix(x)
+    m = b._ridges().fit(sparse, y)
+    for c, (w, bias) in m.weights.items():
+        assert (w[3] == 0).all() and bias[3] == 1
+        for l in range(3):
+            ref = RidgeClassifier(alpha=1/c).fit(x, y[:, l])
+            np.testing.assert_allclose(m(sparse)[c][:, l], ref.decision_function(x), atol=1e-3)
+    y[:30, 0] = np.nan # unknown: each label alone, on the others
+    ref = RidgeClassifier(alpha=1/c).fit(x[30:], y[30:, 0])
+    np.testing.assert_allclose(b._ridges().fit(sparse, y)(sparse)[c][:, 0], ref.decision_function(x), atol=1e-2)
+
+
 def test_strength_and_thresholds_come_from_validation_data(ds):
     other = ds.y.copy()
     other[ds.splits['test']] = 1 - other[ds.splits['test']]
@@ -76,7 +92,8 @@ def test_which_baselines_for_which_data(ds, tmp_path, monkeypatch):
     assert b.baselines_for(read(numbers())) == ['frequent', 'logistic', 'forest']
     assert b.baselines_for(read(pictures(tmp_path))) == ['frequent', 'colours_logistic']
     monkeypatch.setattr(b, 'pretrained', lambda kind: 'hf:x:frozen')
-    assert b.baselines_for(ds)[-2:] == ['frozen_logistic', 'both_logistic']
+    assert b.baselines_for(ds)[-2:] == ['frozen_logistic', 'both_ridge']
+    assert [n for n in b.baselines_for(ds) if 'text' not in b.BASELINES[n].first] == ['frozen_logistic', 'both_ridge'] and 'image' in b.BASELINES['frozen_logistic'].first
     with pytest.raises(ValueError, match='name: expected one of frequent, tfidf_svm.* got .forest'): b.fit_baseline(ds, 'forest')
 
 

@@ -22,8 +22,8 @@ from ..labels import buckets
 from .baselines import baselines_for, measured, run_baseline, simple
 from .choices import Plan, advice, by_label, choose_settings, cost, enough, given_up
 from .choices import most_epochs, next_runs, one_run, probe_settings, with_first
-from .read import found, read
-from .report import results, score_name, write_report
+from .read import folded, found, read
+from .report import results, score_name, together, write_report
 from .options import afford, check_output, positive, whole
 from ..probe import Readout
 from ..study import Experiment, Store, attempt, brief, device_name, minutes, pool, run, run_all, stored_scores
@@ -258,6 +258,18 @@ def _reported(ds, store, exps, simples, thresholds, out, say, **more):
     say(f"\n{res['recommendation']}\n{out/'report.html'}")
     return res
 
+# %% ../../nbs/81_compare.ipynb #68d1b107
+def _in_folds(ds, folds, out, say, **options):
+    "Compare on each fold, and report on all of them."
+    res = []
+    for k, part in enumerate(folded(ds, folds), 1):
+        say(f'\nfold {k} of {folds}')
+        res.append(compare(part, out=out/f'fold{k}', say=say, **options))
+    res = together(ds, res)
+    write_report(ds, res, out)
+    say(f"\nall folds: {res['recommendation']}\n{out/'report.html'}")
+    return res
+
 # %% ../../nbs/81_compare.ipynb #25356fc5
 def compare(data, # what `read` takes, or a `Dataset`
             losses=None, # names from `LOSSES`, the most wanted first; default: all, see `ORDER`
@@ -269,16 +281,21 @@ def compare(data, # what `read` takes, or a `Dataset`
             batch_size: int = None, # likewise
             thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
             baselines: bool = True, # also train what everybody tries first?
+            folds: int = None, # compare on so many folds, each the test split once; the time is divided among them
             say=print, # gets the lines of the progress
             **reading # as in `read`
     ) -> dict: # what report.json holds
     "Train losses and baselines on a data set with the same budget, and say which to take."
     begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
+    whole('folds', folds, 2)
     if out is not None: check_output(out)
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
     ds, losses = _data(data, reading, losses, say)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
+    if folds is not None:
+        how = dict(losses=losses, seeds=seeds, jobs=jobs, encoder=encoder, thresholds=thresholds, baselines=baselines)
+        return _in_folds(ds, folds, out, say, time_budget=time_budget and time_budget/folds, **how | given)
     store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
     for line in advice(ds, encoder): say(line)
     budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report

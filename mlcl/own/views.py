@@ -105,12 +105,12 @@ def _again(kind, shift, factor, sha256, options):
 
 # %% ../../nbs/79_views.ipynb #8f4295cd
 class Both(View):
-    "TF-IDF of words and pairs of words, side by side with frozen features of the text."
+    "TF-IDF of words and pairs of words, side by side with half of the frozen features of the text."
     def __init__(self, words=None, frozen=None): # states of the two
         self.words = Ngrams('words', **(words or {}))
         self.frozen = FrozenView(**(frozen or {}))
     def fit(self, ds): self.words.fit(ds); self.frozen.fit(ds); return self
     def of(self, ds, part): return self._beside(self.words.of(ds, part), self.frozen.of(ds, part))
     def __call__(self, x): return self._beside(self.words(x), self.frozen(x))
-    def _beside(self, a, b): return hstack([a, csr_matrix(b)]).tocsr()
+    def _beside(self, a, b): return hstack([a, csr_matrix(b/2)]).tocsr()
     def state(self): return dict(words=self.words.state(), frozen=self.frozen.state())
