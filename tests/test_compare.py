@@ -325,3 +325,48 @@ def test_unknown_labels(tmp_path):
     left = c._usable(read((x, y), unknown='mask'), c.ORDER, lines.append)
     assert left and all(c.LOSSES[l].route == 'logits' for l in left) and 'contrastive losses are left out' in lines[0]
     assert c._usable(read((x, y), unknown='absent'), c.ORDER, lines.append) == c.ORDER
+
+
+# --- folds
+
+def fold_result(k, scores, **more):
+    "What a comparison of one fold returns, as far as `together` reads it; `scores` are name → (validation, test)."
+    row = dict(readout='own|label', about='', seeds=1, map=.5, micro_f1=.5, lower=0., upper=1., behind=[None]*3, seconds=1.)
+    rows = [row | dict(loss=n, baseline=n == 'tfidf_svm', val_macro_f1=v, val_micro_f1=v, macro_f1=t) for n, (v, t) in scores.items()]
+    time = dict(budget=None, expected=1., spent=2., given_up=['a seed']*(k == 1))
+    return dict(losses=[r for r in rows if not r['baseline']], baselines=[r for r in rows if r['baseline']], time=time, failed={}, history=[],
+                facts=dict(test=20, train=60)) | more
+
+
+def test_folds_become_one_result():
+    from scipy import stats
+    ds, v = read(texts(), text='text'), np.array([.5, .6, .55, .65])
+    res = report.together(ds, [fold_result(k, dict(bce=(x, x), tfidf_svm=(x - .1, x - .1 + .01*k), reg=(.1, .1)) | (dict(asl=(.9, .9)) if k else {})) for k, x in enumerate(v)])
+    rows = {r['loss']: r for r in res['losses'] + res['baselines']}
+    assert set(rows) == {'bce', 'reg', 'tfidf_svm'} and res['take'] == 'bce' and res['folds'] == 4 # asl lacks the first fold
+    half = stats.t.ppf(.975, 3)*((1/4 + 1/3)*v.var(ddof=1))**.5
+    assert rows['bce']['macro_f1'] == pytest.approx(v.mean()) and rows['bce']['upper'] - v.mean() == pytest.approx(half, abs=1e-4)
+    d = .1 - .01*np.arange(4)
+    assert rows['tfidf_svm']['behind'] == pytest.approx([d.mean(), *(d.mean() + s*stats.t.ppf(.975, 3)*((1/4 + 1/3)*d.var(ddof=1))**.5 for s in (-1, 1))], abs=1e-4)
+    assert res['time'] == dict(budget=0, expected=4., spent=8., given_up=['fold 2: a seed'])
+    noisy = [fold_result(k, dict(bce=(x, x), tfidf_svm=(.56, .5))) for k, x in enumerate(v)] # .575 against .56: within a standard error
+    assert report.together(ds, noisy)['take'] == 'tfidf_svm'
+
+
+def test_compare_on_folds(tmp_path):
+    res = c.compare(noisy(), ['bce', 'zlpr'], seeds=1, epochs=2, folds=3, text='text', out=tmp_path/'out', say=QUIET)
+    parts = [json.loads((tmp_path/f'out/fold{k}/report.json').read_text()) for k in (1, 2, 3)]
+    assert res == json.loads((tmp_path/'out/report.json').read_text()) and sum(p['facts']['test'] for p in parts) == 120
+    of = [{r['loss']: r['macro_f1'] for r in p['losses'] + p['baselines']} for p in parts]
+    for r in res['losses'] + res['baselines']: assert r['macro_f1'] == pytest.approx(np.mean([o[r['loss']] for o in of]), abs=2e-5)
+    page = (tmp_path/'out/report.html').read_text()
+    assert 'means over 3 folds' in page and 'cover seeds and test instances' not in page and 'fold1 to fold3' in page and 'Each label' not in page
+    again = c.compare(noisy(), ['bce', 'zlpr'], seeds=1, epochs=2, folds=3, text='text', out=tmp_path/'out', say=QUIET) # nothing is trained again
+    assert again['losses'] == res['losses']
+
+
+@pytest.mark.parametrize('k, data, said', [(1, noisy, 'folds: expected a whole number of at least 2, got 1'), (200, noisy, 'folds: expected at most [0-9]+, the different instances of the most frequent label, got 200'),
+    (3, lambda: noisy().assign(split=np.where(np.arange(120) < 90, 'train', 'test')), 'folds: expected data without given splits, got some; split=False')])
+def test_folds_that_cannot_be(tmp_path, k, data, said):
+    with pytest.raises(ValueError, match=said): c.compare(data(), ['bce'], folds=k, text='text', out=tmp_path/'out', say=QUIET)
+    assert not (tmp_path/'out').exists()

@@ -497,3 +497,18 @@ def test_hub_labels_that_are_unknown():
     kind = datasets.Features(text=datasets.Value('string'), labels=datasets.ClassLabel(names=list(WORDS)))
     with pytest.raises(ValueError, match='labels: expected class numbers of at least 0, got -1'):
         read(datasets.Dataset.from_dict(dict(text=list(texts().text), labels=[-1]*120), features=kind), text='text')
+
+
+def test_folds_hold_every_instance_once_and_equal_ones_together():
+    from mlcl.own.read import folded
+    t = texts()
+    ds = read(pd.concat([t, t[:40]], ignore_index=True), text='text')
+    parts = folded(ds, 4)
+    assert sorted(np.concatenate([p.splits['test'] for p in parts])) == list(range(160)) and len({p.name for p in parts}) == 4
+    for p in parts:
+        where = np.empty(160, object)
+        for k, i in p.splits.items(): where[i] = k
+        assert (where[:40] == where[120:]).all() and p.x == ds.x and p.labels == ds.labels
+        assert .15 < len(p.splits['val'])/(160 - len(p.splits['test'])) < .25
+    share = [p.y[p.splits['test']].mean(0) for p in parts]
+    assert np.abs(np.array(share) - ds.y.mean(0)).max() < .12
