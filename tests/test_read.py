@@ -1,4 +1,5 @@
 "Reading data of one's own, and refusing it."
+from collections import deque
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -286,12 +287,34 @@ def test_names_of_splits_may_be_written_in_any_way():
     (["[\"don't\", 'x']"], [["don't", 'x']]), (['[1 2 3]', '[4]'], [['1', '2', '3'], ['4']]), (['[1. 2.]'], [['1', '2']]), (["['a', nan, None]"], [['a']]),
     ([['a', 'b'], 'c|d', None, float('nan'), pd.NA], [['a', 'b'], ['c', 'd'], [], [], []]), ([{'a'}, 'c'], [['a'], ['c']]), ([np.array(['a', 'b']), 'c'], [['a', 'b'], ['c']]),
     ([10., float('nan'), 3.], [['10'], [], ['3']]), ([b'a|b'], [['a', 'b']]), (['nan', 'a|b'], [['nan'], ['a', 'b']]), (['[Music]', 'a'], [['[Music]'], ['a']]),
-    ([('a', None), frozenset({'b'})], [['a'], ['b']]), ([np.int64(3), 4], [['3'], ['4']])])
+    ([('a', None), frozenset({'b'})], [['a'], ['b']]), ([np.int64(3), 4], [['3'], ['4']]),
+    (["[b'a', b'b']", "[np.str_('a, (b)')]"], [['a', 'b'], ['a, (b)']]), (["deque(['a'], maxlen=2)", 'tensor([1, 2])', "dict_keys(['a'])"], [['a'], ['1', '2'], ['a']]),
+    (["['a', 'b']", 'nan', 'None'], [['a', 'b'], [], []]), (['[a, b]', '[a]', 'nan'], [['a', 'b'], ['a'], []]), (['[a, b]', 'c'], [['a', 'b'], ['c']]),
+    (["['a\nb', '\\x']"], [['\\x', 'a\nb']]), (['["\\ud83d\\udc26", "a\\/b"]'], [['a/b', '🐦']]), ([['a', '', ' '], ['b']], [['a'], ['b']]), ([deque(['a']), {'a': 1}.keys(), range(2)], [['a'], ['a'], ['0', '1']]),
+    ([pd.array(['a', 'b']), pd.Categorical(['a'])], [['a', 'b'], ['a']]), (["np.str_('a')", "[Decimal('1')]"], [['a'], ['1']])])
 def test_label_cells_of_every_kind(cells, sets):
     "Point 4."
     assert [sorted(s) for s in cell_sets(cells)] == sets
-    with pytest.raises(ValueError, match='cut short'): cell_sets(["['a' ... 'z']"])
+    for cut in ("['a' ... 'z']", '[1 2 ... 9]'):
+        with pytest.raises(ValueError, match='cut short'): cell_sets([cut])
     with pytest.raises(ValueError, match='sep: expected what separates'): cell_sets(cells, sep='')
+
+
+@pytest.mark.parametrize('cell', [{'a': 1, 'b': 0}, "{'a': 1, 'b': 0}", '{"a": "x"}', "[['a'], ['b']]", "(('a', 'b'),)", '[[a], [b]]', [['a']], np.array('a')])
+def test_cells_that_hold_more_than_labels_are_refused(cell):
+    for read_cells in (cell_sets, label_matrix):
+        with pytest.raises(ValueError, match='^labels: expected') as e: read_cells([cell]*3)
+        assert '\n' not in str(e.value)
+
+
+def test_texts_in_a_matrix_of_zeros_and_ones():
+    "Unknown entries may be texts as well, and other texts are refused: they are no labels."
+    y = np.array([['0', '1', '1'], ['nan', '1', '0'], ['1', '0', '1']])
+    for a in (y, y.tolist(), y.astype(object)): assert np.isnan(label_matrix(a, unknown='mask')[0]).sum() == 1
+    odd = np.where(y == 'nan', '?', y)
+    for a in (odd, odd.tolist()):
+        with pytest.raises(ValueError, match="labels: expected numbers, got '[?]'"): label_matrix(a)
+    assert label_matrix(np.array([['a', 'b'], ['b', '']]))[1].tolist() == ['a', 'b']
 
 
 @pytest.mark.parametrize('kind', [bool, 'boolean', 'Int64', 'Float64', 'float32', 'int8', object, str, 'category', 'words', 'bytes'])
@@ -352,7 +375,7 @@ def test_duplicate_columns_and_patterns(tmp_path):
         with pytest.raises(ValueError, match='^labels: expected columns among .*got none'): read(t, labels=spec)
 
 
-@pytest.mark.parametrize('change', ['upper', 'utf16', 'blank line', 'index', 'Unnamed', 'gz', 'blanks', 'jsonl.gz', 'ndjson', 'mark'])
+@pytest.mark.parametrize('change', ['upper', 'utf16', 'blank line', 'index', 'Unnamed', 'gz', 'blanks', 'jsonl.gz', 'ndjson', 'mark', 'empty rows', 'old Mac', 'hard spaces'])
 def test_files_as_they_come(tmp_path, change):
     "Point 12."
     t, path, more = texts(), tmp_path/'a.csv', {}
@@ -360,6 +383,9 @@ def test_files_as_they_come(tmp_path, change):
     elif change == 'utf16': write(path, t, encoding='utf-16'); more = dict(encoding='UTF16')
     elif change == 'mark': write(path, t, encoding='utf-8-sig'); more = dict(encoding='utf8')
     elif change == 'blank line': path.write_text('\n \n'.replace(' ', '') + t.to_csv(index=False))
+    elif change == 'empty rows': path.write_text(',\n,,\n \n' + t.to_csv(index=False))
+    elif change == 'old Mac': t.to_csv(path, index=False, lineterminator='\r')
+    elif change == 'hard spaces': path.write_text(t.to_csv(index=False).replace('text,labels', 'text\xa0,\xa0labels'))
     elif change == 'index': t.to_csv(path)
     elif change == 'Unnamed': t.reset_index(names='Unnamed: 0').to_csv(path, index=False)
     elif change == 'gz': t.to_csv(path := tmp_path/'a.csv.gz', index=False)
@@ -367,6 +393,14 @@ def test_files_as_they_come(tmp_path, change):
     else: t.to_json(path := tmp_path/f'a.{change}', orient='records', lines=True)
     ds = read(path, text='text', **more)
     assert ds.x == list(t.text) and sets_of(ds) == as_sets(t)
+
+
+def test_a_table_may_have_many_columns(tmp_path):
+    "The line with the names is longer than what is read to find the separator."
+    x, y = numbers(40)
+    t = pd.DataFrame(np.tile(x, (1, 400)), columns=[f'a long name {i}'*3 for i in range(2400)]).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))
+    assert len(t.to_csv(index=False).partition('\n')[0]) > 2**16 and read(write(tmp_path/'a.csv', t), labels='l_*').x.shape == (40, 2400)
+    assert read(t.set_axis([*range(2403)], axis=1), labels=[2400, 2401], features=0).x.shape == (40, 1)
 
 
 def test_a_column_without_a_name_is_no_feature(tmp_path):

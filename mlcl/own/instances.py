@@ -9,7 +9,7 @@ __all__ = ['table_file', 'dense', 'aligned', 'kind_of', 'instances']
 import os
 import numpy as np, pandas as pd
 from pathlib import Path
-from .cells import COLLECTIONS, cell_text, is_missing
+from .cells import cell_text, is_missing, several
 from .options import afford
 from .pictures import Files, inside
 from .tables import TABLES, _check_names, column_numbers, columns, form, read_table
@@ -66,7 +66,8 @@ def table_file(path: Path # a file, or a folder with one table in it
 def _joined(row):
     "The texts in the cells of a row, joined by spaces; so are words in a list."
     some = [v for v in row if not is_missing(v)]
-    return ' '.join(' '.join(map(cell_text, v)) if isinstance(v, COLLECTIONS) else cell_text(v) for v in some)
+    def one(v): return ' '.join(map(cell_text, v)) if several(v) and not isinstance(v, dict) else cell_text(v)
+    return ' '.join(map(one, some))
 
 def texts(x) -> list: # of str
     "Texts from a list, an array, a Series or a frame with one column; `ValueError` if one is no text."

@@ -8,6 +8,7 @@ __all__ = ['TABLES', 'PACKED', 'form', 'table_chunks', 'read_table', 'columns', 
 # %% ../../nbs/84_tables.ipynb #38c9df64
 import bz2, codecs, contextlib, csv, fnmatch, gzip, io, itertools, json, lzma, os, zipfile, zlib
 import numpy as np, pandas as pd, pyarrow.parquet as pq
+from collections import Counter
 from pathlib import Path
 from .options import afford
 
@@ -53,23 +54,26 @@ def _encoding(path, encoding):
 
 def _text(path, encoding):
     "An open text file."
-    return io.TextIOWrapper(form(path)[1](path, 'rb'), encoding=_encoding(path, encoding), newline='')
+    encoding = _encoding(path, encoding)
+    return io.TextIOWrapper(form(path)[1](path, 'rb'), encoding=encoding, newline='')
 
 # %% ../../nbs/84_tables.ipynb #e8e377a8
+def _full(lines, sep):
+    "Rows that are not empty."
+    return (r for r in csv.reader(lines, delimiter=sep, skipinitialspace=True) if any(map(str.strip, r)))
+
 def _layout(head, kind):
-    "Separator, column names and the most cells of a row, from the beginning of a text table."
-    best = ('', [], 0)
+    "Separator and the most cells of a row, from the beginning of a text table."
+    best, most = (0, ''), 0
     for sep in '\t' if kind == '.tsv' else ',;\t|':
-        cells = csv.reader(io.StringIO(head), delimiter=sep, skipinitialspace=True)
-        rows = [r for r in cells if any(map(str.strip, r))]
-        if rows and len(rows[0]) > len(best[1]):
-            best = sep, [c.strip('\ufeff \t') for c in rows[0]], max(map(len, rows))
-    if not best[1]: raise ValueError('got no columns: the file is empty')
-    return best
+        sizes = list(map(len, _full(io.StringIO(head, newline=''), sep)))
+        if sizes and sizes[0] > best[0]: best, most = (sizes[0], sep), max(sizes)
+    if not most: raise ValueError('got no columns: the file is empty')
+    return best[1], most
 
 def _check_names(names):
     "`ValueError` where two columns have the same name."
-    if twice := sorted({str(c) for c in names if list(names).count(c) > 1}):
+    if twice := sorted({str(c) for c, n in Counter(names).items() if n > 1}):
         raise ValueError(f"columns: expected different names, got {twice[0]!r} twice")
 
 def unnamed(name: str) -> bool:
@@ -79,12 +83,13 @@ def unnamed(name: str) -> bool:
 # %% ../../nbs/84_tables.ipynb #ca12fe7f
 def _csv_chunks(path, encoding, rows):
     "Tables of at most `rows` rows of text."
-    with _text(path, encoding) as f: sep, names, width = _layout(f.read(2**16), form(path)[0])
-    _check_names([n for n in names if n])
-    names = [n or f'Unnamed: {i}' for i, n in enumerate(names)]
-    extra = [f'\0{i}' for i in range(width - len(names))]
+    with _text(path, encoding) as f: sep, width = _layout(f.read(2**16), form(path)[0])
     with _text(path, encoding) as f:
-        for t in pd.read_csv(f, sep=sep, header=0, names=names + extra, index_col=False, dtype=str, na_values=[''],
+        names = [n.strip('\ufeff \t\xa0') for n in next(_full(f, sep))] # empty lines before it are read over
+        _check_names([n for n in names if n])
+        names = [n or f'Unnamed: {i}' for i, n in enumerate(names)]
+        extra = [f'\0{i}' for i in range(width - len(names))]
+        for t in pd.read_csv(f, sep=sep, header=None, names=names + extra, index_col=False, dtype=str, na_values=[''],
                              keep_default_na=False, skipinitialspace=True, chunksize=rows or 2**16):
             if (bad := t[extra].notna().any(axis=1)).any():
                 raise ValueError(f'row {t.index[bad][0] + 1} has more cells than the {len(names)} named columns')
@@ -146,12 +151,13 @@ def columns(spec, # a name, names with commas between, a pattern such as 'label_
             what: str # name of the argument, for error messages
     ) -> list: # each once
     "The columns that a specification stands for; `ValueError` if there are none."
-    known = list(known)
-    words = [spec] if spec in known else spec.split(',') if isinstance(spec, str) else [str(w) for w in spec]
+    known, words = dict.fromkeys(known), spec if hasattr(spec, '__iter__') else [spec]
+    if isinstance(spec, str): words = [spec] if spec in known else spec.split(',')
+    words = map(str, words)
     words = [w if w in known else w.strip() for w in words if w.strip()]
     found = {w: [w] if w in known else fnmatch.filter(known, w) for w in words}
     if not found or (bad := [w for w, f in found.items() if not f]):
-        few = ', '.join(known[:20]) + (' …' if known[20:] else '')
+        few = ', '.join([*known][:20]) + ' …'*(len(known) > 20)
         raise ValueError(f"{what}: expected columns among {few}; got {', '.join(bad) if found else 'none'}")
     return list(dict.fromkeys(c for f in found.values() for c in f))
 
@@ -178,8 +184,9 @@ def column_numbers(t: pd.DataFrame, # (N, F)
     read = [_column(t.iloc[:, i]) for i in range(t.shape[1])]
     if wrong := [i for i, (_, bad) in enumerate(read) if bad.any()]:
         i, more = wrong[0], f' (and {len(wrong) - 1} more columns)' if wrong[1:] else ''
+        hint = '; name the columns to use: `features`, or `text`' if what == 'features' else ''
         raise ValueError(f'{what}: expected numbers, got {repr(t.iloc[:, i][read[i][1]].iloc[0])[:40]} in column'
-                         f' {t.columns[i]!r}{more}; name the columns to use: `features`, or `text`')
+                         f' {t.columns[i]!r}{more}{hint}')
     with np.errstate(over='ignore'): x = np.array([v for v, _ in read], np.float32).reshape(-1, len(t)).T
     if len(at := np.argwhere(np.isinf(x) if gaps else ~np.isfinite(x))):
         raise ValueError(f'{what}: expected finite numbers, got {len(at):,} empty, NaN or infinite cells;'
