@@ -70,7 +70,10 @@ class Ridges(LinearModels):
     "Ridge regressions of −1 and 1, solved for all labels at once."
     def fit(self, x, y, seed=0):
         if len(y) > 10_000 or (y != y).any(): return super().fit(x, y, seed)
-        k, t = KernelCenterer().fit_transform((x @ x.T).toarray()), np.float32(2*(y == 1) - 1)
+        full = x.getnnz(0) == len(y) # columns without zeros, such as those of frozen features
+        few, dense = x[:, ~full], x[:, full].toarray()
+        k = np.concatenate([(few[i:i + 500] @ few.T).toarray() for i in range(0, len(y), 500)]) + dense @ dense.T
+        k, t = KernelCenterer().fit_transform(k), np.float32(2*(y == 1) - 1)
         for c in self.strengths:
             dual = KernelRidge(alpha=1/c, kernel='precomputed').fit(k, t - t.mean(0)).dual_coef_
             w = (x.T @ dual).T
@@ -240,8 +243,7 @@ def _refit(self: BaselineClassifier, ds):
     "Train once more on all data, with the strength that was chosen."
     both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
     ds = replace(ds, splits=ds.splits | dict(train=both))
-    self.view_ = BASELINES[self.name].view().fit(ds)
-    self.model_ = BASELINES[self.name].model()
+    self.view_, self.model_ = BASELINES[self.name].view().fit(ds), BASELINES[self.name].model()
     if self.strength_ is not None: self.model_.strengths = (self.strength_,)
     self.model_.fit(self.view_.of(ds, 'train'), ds.y[both], self.random_state)
 

@@ -30,10 +30,10 @@ from ..study import Experiment, Store, attempt, brief, device_name, minutes, poo
 
 # %% ../../nbs/81_compare.ipynb #e6f05aac
 def memory(ds: Dataset) -> float: # bytes of a process that trains on it
-    "A generous estimate: libraries, three copies of the inputs, scores of all readouts, probes, resamples."
+    "A generous estimate: libraries, three copies of the inputs, readouts, probes, resamples, a kernel of texts."
     n, l = ds.y.shape
     x = ds.x.nbytes if isinstance(ds.x, np.ndarray) else n*(2048 if ds.kind == 'text' else 3*96**2)
-    return 1.5e9 + 3*x + 60*n*l + 16*24*513*l + 12_000*len(ds.splits['test'])
+    return 1.5e9 + 3*x + 60*n*l + 16*24*513*l + 12_000*len(ds.splits['test']) + 16*min(n, 10_000)**2*(ds.kind == 'text')
 
 # %% ../../nbs/81_compare.ipynb #43c32e83
 def run_own(ds: Dataset, folder, # of the comparison
@@ -251,11 +251,8 @@ def _reported(ds, store, exps, simples, thresholds, out, say, **more):
 # %% ../../nbs/81_compare.ipynb #68d1b107
 def _in_folds(ds, folds, out, say, **options):
     "Compare on each fold, and report on all of them."
-    res = []
-    for k, part in enumerate(folded(ds, folds), 1):
-        say(f'\nfold {k} of {folds}')
-        res.append(compare(part, out=out/f'fold{k}', say=say, **options))
-    res = together(ds, res)
+    parts = enumerate(folded(ds, folds), 1)
+    res = together(ds, [compare(part, out=out/f'fold{k}', say=say, **options) for k, part in parts])
     write_report(ds, res, out)
     say(f"\nall folds: {res['recommendation']}\n{out/'report.html'}")
     return res
