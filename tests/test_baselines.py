@@ -47,7 +47,7 @@ def test_all_labels_at_once_are_those_of_scikit_learn():
     x, y = numbers(200)
     y = y.astype(float)
     y[:30, 0] = np.nan # unknown
-    m = b._frozen_logistic().fit(x, y)
+    m = b.BASELINES['frozen_logistic'].model().fit(x, y)
     z = (x - x.mean(0))/x.std(0)
     for rho, (w, bias) in [kv for kv in m.weights.items() if kv[0] > 3e-4]: # with less penalty the optimum is far away
         for l in range(3):
@@ -61,7 +61,7 @@ def test_ridge_regressions_are_those_of_scikit_learn():
     x, y = numbers(200)
     y = np.c_[y, np.ones(200)]
     sparse = csr_matrix(x)
-    m = b._ridges().fit(sparse, y)
+    m = b.BASELINES['both_ridge'].model().fit(sparse, y)
     for c, (w, bias) in m.weights.items():
         assert (w[3] == 0).all() and bias[3] == 1
         for l in range(3):
@@ -69,7 +69,7 @@ def test_ridge_regressions_are_those_of_scikit_learn():
             np.testing.assert_allclose(m(sparse)[c][:, l], ref.decision_function(x), atol=1e-3)
     y[:30, 0] = np.nan # unknown: each label alone, on the others
     ref = RidgeClassifier(alpha=1/c).fit(x[30:], y[30:, 0])
-    np.testing.assert_allclose(b._ridges().fit(sparse, y)(sparse)[c][:, 0], ref.decision_function(x), atol=1e-2)
+    np.testing.assert_allclose(b.BASELINES['both_ridge'].model().fit(sparse, y)(sparse)[c][:, 0], ref.decision_function(x), atol=1e-2)
 
 
 def test_strength_and_thresholds_come_from_validation_data(ds):
@@ -129,11 +129,11 @@ def test_records_are_as_those_of_a_run(ds, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['tfidf_logistic', 'chars_svm'])
 def test_saved_and_loaded(ds, tmp_path, name):
-    one = b.BaselineClassifier(name).fit_dataset(ds)
+    one = b.BaselineClassifier(name, refit=name == 'chars_svm').fit_dataset(ds)
     one.save(path := tmp_path/'m.safetensors')
     two, x = b.load_baseline(path), take(ds.x, ds.splits['test'])
     np.testing.assert_allclose(two.predict_proba(x), one.predict_proba(x), rtol=1e-6)
-    assert two.classes_.tolist() == ds.labels and two.predict_labels(x) == one.predict_labels(x) and b.is_baseline(path)
+    assert two.classes_.tolist() == ds.labels and two.predict_labels(x) == one.predict_labels(x) and b.is_baseline(path) and two.refit == one.refit
     p = one.predict_proba(x)
     assert ((p > 0) & (p < 1)).all() and abs(p.mean() - ds.y[ds.splits['test']].mean()) < .15
 
@@ -155,6 +155,10 @@ def test_what_cannot_be_saved_or_loaded_says_so(ds, tmp_path):
     (tmp_path/'x.safetensors').write_text('not a model')
     assert not b.is_baseline(tmp_path/'x.safetensors') and not b.is_baseline(tmp_path/'none.safetensors')
     with pytest.raises(ValueError, match='expected a baseline'): b.load_baseline(tmp_path/'x.safetensors')
+    one.name = 'both_logistic'
+    one.save(tmp_path/'m.safetensors')
+    with pytest.raises(ValueError, match='expected a baseline that is known here, got both_logistic'): b.load_baseline(tmp_path/'m.safetensors')
+    one.name = 'tfidf_svm'
     one.thresholds_ = np.full_like(one.thresholds_, np.nan)
     one.save(tmp_path/'m.safetensors')
     with pytest.raises(ValueError, match='finite thresholds'): b.load_baseline(tmp_path/'m.safetensors')

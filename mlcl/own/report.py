@@ -64,8 +64,9 @@ def _labels(ds, mine, names):
 
 def _buckets(mine):
     "Macro-F1 of frequent, middle and rare labels, where a bucket has any."
-    boards = {b: _bucket(mine, b) for b in ('head', 'middle', 'tail')}
-    return {b: dict(zip(t['loss'], t['mean'])) for b, t in boards.items() if len(t)}
+    of = {b: [r for r in mine if r['metrics'].get(f'macro_f1_{b}') is not None] for b in ('head', 'middle', 'tail')}
+    boards = {b: leaderboard(rs, f'macro_f1_{b}', checkpoint='best') for b, rs in of.items() if rs}
+    return {b: dict(zip(t['loss'], t['mean'])) for b, t in boards.items()}
 
 def _failed(store, exps):
     "What failed and why, in a line each."
@@ -76,7 +77,8 @@ def _failed(store, exps):
 # %% ../../nbs/82_report.ipynb #9ba4f576
 def _best(recs):
     "The best readout of each loss by the mean of Macro and Micro-F1; the simplest that is as good comes first."
-    macro, micro = (_validation(recs, m) for m in ('macro_f1', 'micro_f1'))
+    macro, micro = (leaderboard(recs, m, split='val', checkpoint='best').set_index(['loss', 'readout'])
+                    for m in ('macro_f1', 'micro_f1'))
     val = macro.assign(macro=macro['mean'], micro=micro['mean'], mean=(macro['mean'] + micro['mean'])/2).reset_index()
     val = val.sort_values('mean', ascending=False, kind='stable').drop_duplicates('loss').set_index('loss')
     return _simplest(recs, val)
@@ -96,10 +98,6 @@ def _standard_error(recs, *pair):
     if any(h is None for hs in held for h in hs): return 0.
     a, b = (np.mean([unpack(h['macro_f1']) + unpack(h['micro_f1']) for h in hs], 0)/2 for hs in held)
     return float(np.std(a - b, ddof=1))
-
-def _validation(recs, metric):
-    "Leaderboard of a metric on validation data, by loss and readout."
-    return leaderboard(recs, metric, split='val', checkpoint='best').set_index(['loss', 'readout'])
 
 # %% ../../nbs/82_report.ipynb #1b5e66ed
 def _rows(ds, recs, mine, val):
@@ -242,8 +240,7 @@ def _over_folds(of, ratio):
         lead = val[order[0]] - val[simple]
         if lead.mean()**2 <= (1/len(of) + ratio)*lead.var(ddof=1): order.sort(key=lambda n: n != simple)
     for n in order:
-        gap = [None]*3
-        if rows: gap = fold_interval(each(order[0], 'macro_f1') - each(n, 'macro_f1'), ratio)
+        gap = fold_interval(each(order[0], 'macro_f1') - each(n, 'macro_f1'), ratio) if rows else [None]*3
         means = {k: each(n, k).mean() for k in ('val_macro_f1', 'val_micro_f1', 'micro_f1', 'map', 'seconds')}
         means |= dict(zip(('macro_f1', 'lower', 'upper'), fold_interval(each(n, 'macro_f1'), ratio)))
         readout = ' / '.join(dict.fromkeys(o[n]['readout'] for o in of))
@@ -251,11 +248,6 @@ def _over_folds(of, ratio):
     return rows
 
 # %% ../../nbs/82_report.ipynb #6e558a4b
-def _bucket(recs, b):
-    "Leaderboard of a bucket of labels, without those that have none."
-    some = [r for r in recs if r['metrics'].get(f'macro_f1_{b}') is not None]
-    return leaderboard(some, f'macro_f1_{b}', checkpoint='best') if some else []
-
 def _figure(draw, alt, size=(5, 3.2)):
     "An SVG file in base 64, and a text for those who cannot see it."
     with matplotlib.rc_context(plots.STYLE | {'svg.fonttype': 'path', 'figure.autolayout': False}):

@@ -9,6 +9,7 @@ __all__ = ['NGRAMS', 'View', 'Ngrams', 'Numbers', 'Colours', 'FrozenView', 'Both
 import numpy as np, torch
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 from ..data import Dataset, take
 from ..encoders import ENCODERS, Backbone, HuggingFace, input_scaling, make_encoder, same_weights
 from ..encoders import weights_sha256, without_downloads
@@ -17,11 +18,10 @@ from .choices import choose_settings, pretrained
 
 # %% ../../nbs/79_views.ipynb #fdbb2706
 class View:
-    "Base class: turns instances into rows of numbers."
+    "Turns instances into rows of numbers; this one sees nothing."
     def fit(self, ds: Dataset): return self
-    def __call__(self, x): raise NotImplementedError # instances → (n, d)
-    def of(self, ds: Dataset, part: str): # (n, d) of one split
-        return self(take(ds.x, ds.splits[part]))
+    def __call__(self, x): return np.empty((len(x), 0)) # instances → (n, d)
+    def of(self, ds: Dataset, part: str): return self(take(ds.x, ds.splits[part])) # (n, d) of one split
 
 # %% ../../nbs/79_views.ipynb #e5b04103
 NGRAMS = dict(words=dict(token_pattern=r'\w+', ngram_range=(1, 2)), chars=dict(analyzer='char_wb', ngram_range=(2, 5)))
@@ -57,11 +57,9 @@ class Numbers(View):
     def __call__(self, x):
         x = np.asarray(x, np.float32)
         if self.mode == 'dense': return (x - self.shift)*self.factor
-        x = x*self.shift
-        return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)*self.factor
+        return normalize(x*self.shift)*self.factor
     def state(self):
-        scale = dict(shift=self.shift, factor=self.factor)
-        return dict(mode=self.mode, **{k: np.asarray(v).tolist() for k, v in scale.items()})
+        return dict(mode=self.mode, shift=np.asarray(self.shift).tolist(), factor=np.asarray(self.factor).tolist())
 
 # %% ../../nbs/79_views.ipynb #fe6a5252
 class Colours(View):
