@@ -1,5 +1,6 @@
 "Predictions for files: pieces, kept columns, forms, and names that must not deceive."
 import json
+from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.own import MultiLabelClassifier, cell_sets, predict_file, predictions, read, write_predictions
 from own_data import WORDS, numbers, pictures, scratch, texts, write
@@ -68,6 +69,8 @@ def test_pieces_have_the_columns_of_the_whole_file(model, tmp_path):
     rows[0]['id'] = 5
     (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     with pytest.raises(ValueError, match='keep: expected one kind of values'): write_predictions(model, tmp_path/'a.jsonl', tmp_path/'q.parquet', keep='id')
+    import_module('mlcl.own.predict')._write_parquet([pd.DataFrame(dict(a=[None], labels=[[]])), pd.DataFrame(dict(a=['t'], labels=[['y']]))], out)
+    assert pd.read_parquet(out).labels.map(list).tolist() == [[], ['y']]
     path = write(tmp_path/'a.csv', texts())
     with pytest.raises(ValueError, match='out: expected another file than the data'): write_predictions(model, path, path)
     import pyarrow as pa, pyarrow.parquet as pq

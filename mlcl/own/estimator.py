@@ -140,9 +140,8 @@ class _Params:
     "Parameters are checked before any work."
     def check_params(self):
         "`ValueError` for parameters that make no sense, before any work."
-        for k, kind in TYPES.items():
-            if not isinstance(v := getattr(self, k), (kind, type(None))):
-                raise ValueError(f'{k}: expected {kind.__name__} or None, got {v!r:.60}')
+        if bad := [k for k, kind in TYPES.items() if not isinstance(getattr(self, k), (kind, type(None)))]:
+            raise ValueError(f'{bad[0]}: expected {TYPES[bad[0]].__name__} or None, got {getattr(self, bad[0])!r:.60}')
         share = self.validation
         if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
             raise ValueError(f'validation: expected a share between 0 and 1, got {share!r}')
