@@ -190,7 +190,7 @@ def _parts(path):
         if facts is None: facts = (path/'model.json').read_text()
         return {k: f.get_tensor(k) for k in f.keys()}, json.loads(facts)
 
-def _first(e):
+def first_fault(e):
     "The first complaint of a schema."
     first = e.errors()[0]
     where = '.'.join(map(str, first['loc'])) or 'model'
@@ -209,7 +209,7 @@ def read_saved(path # a .safetensors file, or a folder
     try:
         checked = Saved.model_validate(facts)
         _check_tensors(tensors, checked)
-    except ValidationError as e: raise ValueError(f'{wanted}: {_first(e)}') from None
+    except ValidationError as e: raise ValueError(f'{wanted}: {first_fault(e)}') from None
     except (ValueError, RecursionError) as e: raise ValueError(f'{wanted}: {e}') from None
     return tensors, facts | dict(encoder=checked.encoder.model_dump())
 

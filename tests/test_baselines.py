@@ -1,5 +1,5 @@
 "What everybody tries first: the models are scikit-learn's, on the same split, and what is saved is the same again."
-import dataclasses
+import dataclasses, json
 import numpy as np, pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from scipy.sparse import csr_matrix
@@ -162,3 +162,21 @@ def test_what_cannot_be_saved_or_loaded_says_so(ds, tmp_path):
     one.thresholds_ = np.full_like(one.thresholds_, np.nan)
     one.save(tmp_path/'m.safetensors')
     with pytest.raises(ValueError, match='finite thresholds'): b.load_baseline(tmp_path/'m.safetensors')
+
+
+@pytest.mark.parametrize('facts, tensors', [
+    (dict(name='x'), {}), (dict(name=None), {}), (dict(name='logistic'), {}), (dict(view=dict(what='x')), {}), (dict(view=dict(what='words', vocabulary=['a'], idf=[1.])), {}), (dict(view=dict(zzz=1)), {}),
+    (dict(view=None), {}), (dict(classes='abcd'), {}), (dict(classes=['a']*4), {}), (dict(classes=[[1]]*4), {}), (dict(kind='x'), {}), (dict(kind='features'), {}), (dict(columns=[1]), {}),
+    (dict(columns=dict(x='y')), {}), (dict(slope=[1.]), {}), (dict(slope=['a', 'b']), {}), (dict(slope=[float('nan'), 1.]), {}), (dict(readout=3), {}), ({}, dict(weight=None)), ({}, dict(thresholds=np.full(4, 2.))),
+    ({}, dict(bias=np.zeros(4, np.int8))), ({}, dict(weight=np.zeros((4, 3), np.float32))), ({}, dict(bias=np.full(4, np.nan)))])
+def test_malformed_baselines_are_one_line(ds, tmp_path, facts, tensors):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+    b.BaselineClassifier('tfidf_svm').fit_dataset(ds).save(path := tmp_path/'m.safetensors')
+    with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
+    save_file({k: v for k, v in (t | tensors).items() if v is not None}, path, metadata=dict(mlcl=json.dumps(d | facts)))
+    assert b.is_baseline(path)
+    with pytest.raises(ValueError, match='expected a baseline whose parts fit one another: .') as e: b.load_baseline(path)
+    assert '\n' not in str(e.value)
+    save_file(t, path, metadata=dict(mlcl='[]'))
+    assert not b.is_baseline(path)

@@ -278,3 +278,40 @@ def test_the_default_loss_is_what_the_guide_advises():
     best = 'bce' if fixed['always bce'] < fixed.min() + .001 else fixed.idxmin().removeprefix('always ')
     assert len(fixed) > 3 and estimator.DEFAULT_LOSS == best
     assert inspect.signature(MultiLabelClassifier).parameters['loss'].default == estimator.DEFAULT_LOSS
+
+
+def test_labels_of_every_kind_can_be_saved(tmp_path):
+    "What `save` writes, `load` reads: names of columns that are tuples, mixed or empty, and labels that are bytes, dates or lists of any kind."
+    import datetime
+    x, y = numbers()
+    heads = [pd.MultiIndex.from_tuples([('a', 'x'), ('a', 'y'), ('b', 'x')]), [1, 'a', 2.5], ['a', None, 'b'], [np.nan, 1, 2]]
+    sets = [[l.encode() for l, on in zip('abc', r) if on] for r in y], [[datetime.date(2020, 1, 1 + l) for l in np.flatnonzero(r)] for r in y]
+    for labels in (*(pd.DataFrame(y, columns=h) for h in heads), *sets):
+        m = MultiLabelClassifier(epochs=1, random_state=0, encoder='mlp', settings=dict(encoder=dict(widths=(4,)))).fit(x, labels)
+        m.save(tmp_path/'m.safetensors')
+        n = MultiLabelClassifier.load(tmp_path/'m.safetensors')
+        assert n.predict_labels(x) == m.predict_labels(x) and n.score(x, labels) == m.score(x, labels)
+    with pytest.raises(ValueError, match='names: expected different ones'): MultiLabelClassifier().fit(x, pd.DataFrame(y, columns=[1, '1', 'a']))
+
+
+@pytest.mark.parametrize('X, said', [
+    (lambda t: t.assign(a=pd.Timestamp('2020')), "X: expected numbers, got Timestamp"), (lambda t: t.assign(a='x', b=1.), "X: expected numbers, got 'x' in column 'a'"),
+    (lambda t: t.set_axis(list('aabcde'), axis=1), "columns: expected different names, got 'a' twice"), (lambda t: t.set_axis([1, '1', 2, 3, 4, 5], axis=1), "got '1' twice"),
+    (lambda t: t.assign(a=np.nan), 'X: expected finite numbers')])
+def test_frames_of_features_are_refused_in_one_line(X, said):
+    x, y = numbers()
+    with pytest.raises(ValueError, match=said) as e: MultiLabelClassifier(epochs=1).fit(X(pd.DataFrame(x, columns=list('abcdef'))), y)
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('options', [dict(loss=[]), dict(encoder=5), dict(settings='x'), dict(sep=5), dict(unknown=1), dict(readout=[]), dict(validation=[.2]), dict(random_state=2**32)])
+def test_options_of_a_wrong_type_are_one_line(options):
+    with pytest.raises(ValueError, match=f'^{next(iter(options))}: expected'): MultiLabelClassifier(**options).fit(*numbers())
+
+
+def test_weights_and_scores_go_by_row():
+    x, y = map(pd.DataFrame, numbers())
+    m, i = MultiLabelClassifier(epochs=1, random_state=0), np.arange(120)[::-1]
+    with pytest.raises(ValueError, match='expected X and sample_weight in the same order'): m.fit(x, y, sample_weight=pd.Series(1., index=i))
+    with pytest.raises(ValueError, match='^sample_weight: needs about'): m.fit(x, y, sample_weight=np.full(120, 1e12))
+    with pytest.raises(ValueError, match='expected X and y in the same order'): m.fit(x, y).score(x, y.iloc[i])

@@ -1,5 +1,6 @@
 "Predictions for files: pieces, kept columns, forms, and names that must not deceive."
 import json
+from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.own import MultiLabelClassifier, cell_sets, predict_file, predictions, read, write_predictions
 from own_data import WORDS, numbers, pictures, scratch, texts, write
@@ -39,7 +40,7 @@ def test_a_file_is_whole_or_not_there(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['a.csv']
 
 
-@pytest.mark.parametrize('name', ['labels', 'instance', 'a|b', '=cmd|x', '+a', '@x', '-1+1', '\t=x', 's\u202ea'])
+@pytest.mark.parametrize('name', ['labels', 'instance', 'a|b', '=cmd|x', '+a', '@x', '-1+1', '\t=x', 's\u202ea', '＝x'])
 def test_labels_with_names_that_deceive(tmp_path, name):
     "Points 7 and 16."
     t = texts()
@@ -48,12 +49,33 @@ def test_labels_with_names_that_deceive(tmp_path, name):
     write(tmp_path/'a.csv', t[['text']])
     p = predict_file(m, tmp_path/'a.csv', keep='text')
     assert p.shape == (120, 7) and len(set(p)) == 7
-    assert not any(str(v)[:1] in '=+@-\t' for c in p for v in (c, *p[c]) if isinstance(v, str) and v)
+    assert not any(str(v)[:1] in '=+@-\t＝' for c in p for v in (c, *p[c]) if isinstance(v, str) and v)
     if '|' in name: assert json.loads(p['labels'][0] if 'labels' in p else '[]') is not None and all(isinstance(json.loads(v.lstrip("'")), list) for v in p.labels)
     if name == 's\u202ea': assert 's\\u202ea' in p
     if name == 'labels': assert 'labels (probability)' in p
     lists = pd.concat(predictions(m, tmp_path/'a.csv'), ignore_index=True)
     if name not in ('s\u202ea', '\t=x'): assert [tuple(s) for s in lists['labels']] == m.predict_labels(t.text)
+
+
+def test_pieces_have_the_columns_of_the_whole_file(model, tmp_path):
+    "A key that some lines lack moves no column, and a column that is empty at first may hold texts later."
+    rows = [dict(text=f'wave {i}') | (dict(id=f'n{i}') if i > 5 else {}) | (dict(more=i) if i < 3 else {}) for i in range(12)]
+    (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    want = [None]*6 + [f'n{i}' for i in range(6, 12)]
+    for end in ('csv', 'parquet'):
+        write_predictions(model, tmp_path/'a.jsonl', out := tmp_path/f'p.{end}', keep='*', rows=4)
+        t = pd.read_csv(out) if end == 'csv' else pd.read_parquet(out)
+        assert list(t)[:4] == ['instance', 'text', 'more', 'id'] and [None if v != v else v for v in t.id.astype(object)] == want
+    rows[0]['id'] = 5
+    (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match='keep: expected one kind of values'): write_predictions(model, tmp_path/'a.jsonl', tmp_path/'q.parquet', keep='id')
+    import_module('mlcl.own.predict')._write_parquet([pd.DataFrame(dict(a=[None], labels=[[]])), pd.DataFrame(dict(a=['t'], labels=[['y']]))], out)
+    assert pd.read_parquet(out).labels.map(list).tolist() == [[], ['y']]
+    path = write(tmp_path/'a.csv', texts())
+    with pytest.raises(ValueError, match='out: expected another file than the data'): write_predictions(model, path, path)
+    import pyarrow as pa, pyarrow.parquet as pq
+    pq.write_table(pa.table([pa.array(['a']), pa.array(['b'])], names=['text', 'text']), tmp_path/'a.parquet')
+    with pytest.raises(ValueError, match="expected different names, got 'text' twice"): predict_file(model, tmp_path/'a.parquet')
 
 
 def test_kept_columns_keep_their_names_and_wide_output(model, tmp_path):

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from fastcore.basics import patch
 from functools import partial
 from pathlib import Path
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.special import expit
+from typing import Annotated, Literal
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -29,6 +31,7 @@ from ..metrics import mean_average_precision, per_label_f1, predict, scores
 from .choices import by_label, crossfitted, label_thresholds, pretrained
 from .views import Both, Colours, FrozenView, Ngrams, Numbers, View
 from ..linear import STRENGTHS, logistic
+from ..saved import BROKEN, LABEL, first_fault
 from ..probe import Readout, by_threshold
 from ..study import content_hash, rounded, save_scores, shared
 
@@ -269,23 +272,46 @@ def is_baseline(path # a file
     "Whether a file is a saved baseline; False where it is anything else."
     try:
         with safe_open(path, 'np') as f: facts = json.loads((f.metadata() or {}).get('mlcl', '{}'))
-        return facts.get('format') == FORMAT
-    except (SafetensorError, OSError, ValueError): return False
+        return isinstance(facts, dict) and facts.get('format') == FORMAT
+    except BROKEN: return False
+
+# %% ../../nbs/68_baselines.ipynb #4a0ec48c
+class _Facts(BaseModel, strict=True):
+    "What the file of a baseline says of it."
+    name: Literal[tuple(BASELINES)]
+    view: dict
+    classes: Annotated[list[LABEL], Field(min_length=2)]
+    kind: Literal[ALL]
+    columns: dict[Literal['text', 'images', 'features'], str | list[str]]
+    slope: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+    readout: str
+    refit: bool = False
+
+def _fitting(d, t):
+    "The model of checked facts and tensors; an error where they do not fit one another."
+    res, n = BaselineClassifier(d.name, d.readout, refit=d.refit), len({*map(str, d.classes)})
+    for k, shape in dict(weight=(n, t['weight'].shape[-1]), bias=(n,), thresholds=(n,)).items():
+        if t[k].shape != shape or t[k].dtype.kind != 'f' or not np.isfinite(t[k]).all():
+            raise ValueError(f'expected finite {k} of shape {shape}, got {t[k].dtype} {t[k].shape}')
+    if (t['thresholds'] < 0).any() or (t['thresholds'] > 1).any(): raise ValueError('expected thresholds in [0, 1]')
+    res.view_ = BASELINES[d.name].view(**d.view)
+    res.model_, res.strength_ = LinearModels(None, (), {0: (t['weight'], t['bias'])}), 0
+    res.slope_, res.thresholds_, res.classes_ = d.slope, t['thresholds'], np.array(d.classes)
+    res.kind_, res.columns_ = d.kind, d.columns
+    width = len(getattr(res.view_, 'shift', ()))
+    one = dict(text=['a text'], image=np.zeros((1, 8, 8, 3), np.uint8), features=np.zeros((1, width)))
+    if not np.isfinite(res.predict_proba(one[d.kind])).all(): raise ValueError('expected finite probabilities')
+    return res
+
 
 # %% ../../nbs/68_baselines.ipynb #4a0ec48a
 def load_baseline(path # what `save` wrote
     ) -> BaselineClassifier:
     "A saved baseline; `ValueError` for another file, or one whose parts do not fit together."
     if not is_baseline(path): raise ValueError(f'{path}: expected a baseline that `save` wrote, got another file')
-    with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
-    if d['name'] not in BASELINES: raise ValueError(f"{path}: expected a baseline that is known here, got {d['name']}")
-    res, n = BaselineClassifier(d['name'], d['readout'], refit=d.get('refit', False)), len(d['classes'])
-    shapes = dict(weight=(n, t['weight'].shape[-1]), bias=(n,), thresholds=(n,))
-    for k, shape in shapes.items():
-        if t[k].shape != shape or not np.isfinite(t[k]).all():
-            raise ValueError(f'{path}: expected finite {k} of shape {shape}, got {t[k].shape}')
-    res.view_ = BASELINES[d['name']].view(**d['view'])
-    res.model_, res.strength_ = LinearModels(None, (), {0: (t['weight'], t['bias'])}), 0
-    res.slope_, res.thresholds_, res.classes_ = d['slope'], t['thresholds'], np.array(d['classes'])
-    res.kind_, res.columns_ = d['kind'], d['columns']
-    return res
+    try:
+        with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
+        return _fitting(_Facts.model_validate(d), t)
+    except Exception as e: # whatever a file of somebody else makes of a model
+        said = first_fault(e) if isinstance(e, ValidationError) else ' '.join(str(e).split())[:200] or type(e).__name__
+        raise ValueError(f'{path}: expected a baseline whose parts fit one another: {said}') from None

@@ -18,11 +18,12 @@ from ..data import Dataset
 from ..data import split
 from ..losses import LOSSES
 from ..probe import Probe
-from .cells import sets_in, count_unknown, label_matrix, zero_one
+from .cells import sets_in, count_unknown, label_matrix, label_names, zero_one
 from .choices import COUNTED, choose_readout, choose_settings, known_thresholds, solved
 from .instances import aligned, dense, kind_of, texts
-from .options import check_output, builtin, positive, whole
+from .options import afford, builtin, check_output, positive, whole
 from .pictures import Files
+from .tables import _check_names, column_numbers
 
 # %% ../../nbs/83_estimator.ipynb #b9ae8e8e
 DEFAULT_LOSS = 'bce' # see below
@@ -37,6 +38,13 @@ def repeats(weights: np.ndarray, # (N,) at least 0
 # %% ../../nbs/83_estimator.ipynb #556b364a
 SPARSE = ('csr', 'csc', 'coo')
 
+def _numbers(X):
+    "A frame of finite numbers; names of columns are texts where some of them are."
+    names = list(X.columns)
+    if any(isinstance(n, str) for n in names): names = list(map(str, names))
+    _check_names(map(str, names))
+    return pd.DataFrame(column_numbers(X, 'X'), columns=X.columns if names == list(X.columns) else names)
+
 class _Instances:
     "Instances and labels in the forms that training needs."
     def _instances(self, X, reset=False):
@@ -46,6 +54,7 @@ class _Instances:
         elif kind != self.kind_: raise ValueError(f'X: expected {self.kind_} data, as in fit, got {kind} data')
         if kind == 'text': return self._names(X, texts(X), reset)
         if kind == 'image': return X if isinstance(X, (Files, np.ndarray)) else list(X)
+        if isinstance(X, pd.DataFrame): X = _numbers(X)
         least = 4 if reset else 1
         x = validate_data(self, X, dtype=np.float32, reset=reset, accept_sparse=SPARSE, ensure_min_samples=least)
         return np.ascontiguousarray(dense(x))
@@ -63,9 +72,10 @@ class _Labels:
     def _labels(self, y):
         "A matrix (N, L) with a column for each of `classes_`, and whether a row has other labels as well."
         if isinstance(y, pd.DataFrame) and y.shape[1] > 1:
-            lost = [c for c in self.classes_ if c not in y.columns]
+            at = {n: i for i, n in enumerate(label_names(y.columns).tolist())}
+            lost = [c for c in self.classes_.tolist() if c not in at]
             if lost: raise ValueError(f'y: expected the columns of fit, got none named {lost[0]!r}')
-            y = y[list(self.classes_)]
+            y = y.iloc[:, [at[c] for c in self.classes_.tolist()]]
         if (m := zero_one(dense(y))) is not None:
             if m[0].shape[1] == len(self.classes_): return m[0], np.zeros(len(m[0]), bool)
             raise ValueError(f'y: expected {len(self.classes_)} columns, got {m[0].shape[1]}')
@@ -89,7 +99,7 @@ class _Fit:
         x, (Y, names) = self._instances(X, reset=True), label_matrix(dense(y), unknown=self.unknown, sep=self.sep)
         check_consistent_length(x, Y)
         self._check_unknown(y)
-        parts = self._weighted(self._parts(Y), x, sample_weight)
+        parts = self._weighted(self._parts(Y), X, sample_weight)
         self.fit_dataset(Dataset('data', self.kind_, x, Y, list(map(str, names)), parts, ''))
         self.classes_ = names
         return self
@@ -111,10 +121,12 @@ class _Parts:
             raise ValueError(f'X: expected more instances, got {len(Y)}, and {len(parts["val"])} to choose a readout')
         return parts
 
-    def _weighted(self, parts, x, weights):
+    def _weighted(self, parts, X, weights):
         "Indices of each part, each repeated as often as its weight says."
         if weights is None: return parts
-        w = _check_sample_weight(weights, np.empty((len(x), 1)), ensure_non_negative=True)
+        aligned(X, weights, 'sample_weight')
+        w = _check_sample_weight(weights, np.empty((sum(map(len, parts.values())), 1)), ensure_non_negative=True)
+        afford(8*w.sum(), 'sample_weight', 'divide the weights by a number')
         n = repeats(w, np.random.RandomState(self.seed_))
         parts = {k: np.repeat(i, n[i]) for k, i in parts.items()}
         if min(map(len, parts.values())) < 2:
@@ -122,12 +134,16 @@ class _Parts:
         return parts
 
 # %% ../../nbs/83_estimator.ipynb #c9be2779
+TYPES = dict(loss=str, encoder=str, settings=dict, readout=str, unknown=str, sep=str)
+
 class _Params:
     "Parameters are checked before any work."
     def check_params(self):
         "`ValueError` for parameters that make no sense, before any work."
+        if bad := [k for k, kind in TYPES.items() if not isinstance(getattr(self, k), (kind, type(None)))]:
+            raise ValueError(f'{bad[0]}: expected {TYPES[bad[0]].__name__} or None, got {getattr(self, bad[0])!r:.60}')
         share = self.validation
-        if isinstance(share, (bool, str)) or not 0 < share < 1:
+        if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
             raise ValueError(f'validation: expected a share between 0 and 1, got {share!r}')
         if self.loss not in LOSSES: raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
         known = [k for k in COUNTED[known_thresholds(self.thresholds)] if not k.startswith('scores')]
@@ -145,6 +161,7 @@ class _FitDataset:
         "The seed of this fit."
         if isinstance(self.random_state, (int, np.integer)): self.seed_ = whole('random_state', self.random_state, 0)
         else: self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if self.seed_ >= 2**32: raise ValueError(f'random_state: expected a seed below 2**32, got {self.seed_}')
         return self.seed_
 
     def fit_dataset(self,
@@ -213,6 +230,7 @@ class _Score:
     def score(self, X, y, sample_weight=None) -> float:
         "The share of instances whose whole label set is right; `y` in any form that `fit` takes."
         check_is_fitted(self)
+        aligned(X, y)
         Y, beside = self._labels(y)
         check_consistent_length(Y, self._instances(X))
         P = self.predict(X)

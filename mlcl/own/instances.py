@@ -87,12 +87,13 @@ def dense(x):
     return x.toarray()
 
 # %% ../../nbs/88_instances.ipynb #b8df697b
-def aligned(x, y):
+def aligned(x, y, name='y'):
     "`ValueError` if two frames hold the same rows in a different order."
     a, b = getattr(x, 'index', None), getattr(y, 'index', None)
     if not (isinstance(a, pd.Index) and isinstance(b, pd.Index)) or len(a) != len(b) or a.equals(b): return
     if a.is_unique and b.is_unique and a.isin(b).all():
-        raise ValueError('data: expected X and y in the same order, got the same rows in another; use y.loc[X.index]')
+        raise ValueError(f'data: expected X and {name} in the same order, got the same rows in another;'
+                         f' use {name}.loc[X.index]')
 
 # %% ../../nbs/88_instances.ipynb #8bbdbf78
 def kind_of(x) -> str: # 'text', 'image' or 'features'

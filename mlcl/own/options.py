@@ -74,5 +74,5 @@ def shown(name) -> str:
 
 def in_a_sheet(cell):
     "A cell that is safe in a spreadsheet: an apostrophe goes before a text that would be a formula there."
-    if not isinstance(cell, str) or not re.match(r'\s*[=+\-@\t\r]', cell): return cell
+    if not isinstance(cell, str) or not re.match(r'\s*[=+\-@\t\r＝＋－＠]', cell): return cell
     return cell if re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', cell) else "'" + cell

@@ -132,12 +132,15 @@ def predict_file(model: MultiLabelClassifier, path, encoding: str = None, **opti
 # %% ../../nbs/89_predict.ipynb #99b7a42b
 def _write_parquet(parts, out):
     "Append tables to a Parquet file."
-    writer = None
+    writer, empty = None, {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())} # may hold texts later
+    def text(f): return f.with_type(empty.get(f.type, f.type))
     try:
         for t in parts:
-            t = pa.Table.from_pandas(t, schema=writer and writer.schema, preserve_index=False)
-            writer = writer or pq.ParquetWriter(out, t.schema)
-            writer.write_table(t)
+            fields = pa.Schema.from_pandas(t, preserve_index=False)
+            writer = writer or pq.ParquetWriter(out, pa.schema(map(text, fields)))
+            writer.write_table(pa.Table.from_pandas(t, schema=writer.schema, preserve_index=False))
+    except pa.ArrowException as e:
+        raise ValueError(f'keep: expected one kind of values in a column, got others ({str(e)[:100]!r})') from None
     finally:
         if writer: writer.close()
 
@@ -158,6 +161,8 @@ def write_predictions(model: MultiLabelClassifier, path,
     ):
     "Write labels and probabilities to a file, completely or not at all."
     if out is not None: out = check_output(out, FORMATS)
+    if out and os.path.realpath(out) == os.path.realpath(path):
+        raise ValueError(f'out: expected another file than the data, got {out}')
     model = _model(model, path)
     parts = predictions(model, path, encoding, **options)
     if out is None: return _write_text(parts, sys.stdout, model, '.csv')

@@ -105,11 +105,14 @@ def _json(line, i):
     return row
 
 def _json_chunks(path, encoding, rows):
-    "Tables of at most `rows` lines."
+    "Tables of at most `rows` lines, all with the columns of the whole file."
+    names = {}
+    with _text(path, encoding) as f:
+        for i, l in enumerate(f, 1): names |= dict.fromkeys(_json(l, i)) if l.strip() else {}
     with _text(path, encoding) as f:
         lines = ((i, l) for i, l in enumerate(f, 1) if l.strip())
         while some := list(itertools.islice(lines, rows or 2**16)):
-            yield pd.DataFrame([_json(l, i) for i, l in some], dtype=object)
+            yield pd.DataFrame([_json(l, i) for i, l in some], columns=list(names), dtype=object)
 
 def _parquet_chunks(path, encoding, rows):
     "Tables of at most `rows` rows."
@@ -133,6 +136,7 @@ def table_chunks(path, # .csv, .tsv, .jsonl or .parquet; text files may be packe
         if not Path(path).is_file(): raise ValueError('got no regular file')
         start = 0
         for t in make(path, encoding, rows):
+            _check_names(map(str, t.columns))
             t.index = range(start, start := start + len(t))
             yield t
 
