@@ -234,7 +234,7 @@ def present(name: str # one of `names()`
 def load(name: str, # one of `names()`
          seed: int = 0, # seed of the set that is drawn, `digits`
          most: int | None = None, # the most validation and the most test instances; which are kept is always the same
-         resplit: int | None = None, # seed of another cut between training and validation instances; None: the usual cut
+         resplit: int | None = None, # seed of another cut between training and validation instances; None: the usual
          **options # of the reader, such as `labels` of `eurlex57k`
     ) -> Dataset: # with splits train, val and test
     "Load a data set; its files are checked first."

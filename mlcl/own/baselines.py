@@ -39,7 +39,7 @@ from ..study import content_hash, rounded, save_scores, shared
 class LinearModels:
     """One linear model for each label and strength.
 
-    `make` turns a strength into a classifier of scikit-learn, `weights` a strength into (L, d) weights and (L,) biases."""
+    `make` turns a strength into a classifier of scikit-learn, `weights` a strength into weights (L, d), biases (L,)."""
     def __init__(self, make, strengths: tuple, weights: dict = None):
         self.make, self.strengths, self.weights = make, strengths, weights or {}
 

@@ -32,12 +32,12 @@ def cell_text(v) -> str:
 
 # %% ../../nbs/85_cells.ipynb #345c48b7
 LIST = re.compile(r'\[(.*)\]|\((.*)\)|\{(.*)\}', re.S)
-NAMES = re.compile(r'[\[({][^][(){}]*,[^][(){}]*[\])}]') # several names without quotes
+UNQUOTED = re.compile(r'[\[({][^][(){}]*,[^][(){}]*[\])}]') # several names without quotes
 WRAPPED = re.compile(r'[A-Za-z][\w.]*\(\s*([\[{].*?[\]}])\s*(?:,\s*\w+=.*)?\)', re.S) # array([…]), deque([…]), …
 STRING = r"""[ub]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 QUOTED = rf'(?<![^\s,]){STRING}(?![^\s,])'
 SCALAR = re.compile(rf'\b(?:(?:np\.|numpy\.)\w+|Decimal|UUID|Timestamp)\(({STRING}|[^()]*)\)', re.S)
-NOTHING = ('', 'None', 'nan', 'NaN', 'null', '<NA>', 'NaT')
+NO_LABEL = ('', 'None', 'nan', 'NaN', 'null', '<NA>', 'NaT')
 
 def _quoted(w):
     "The text in quotes, as JSON or Python write it; as it stands where neither does."
@@ -50,7 +50,7 @@ def _bare(w):
     "An item of a list without quotes: a number, a name, or nothing."
     if re.match(r'[\[({]', w) and not re.fullmatch(r"\([^'\"()]*\)", w) or re.match(KEY, w):
         raise ValueError(f'labels: expected texts or numbers in a label set, got {w!r:.40}')
-    return '' if w in NOTHING else re.sub(r'^(-?\d+)\.0*$', r'\1', w)
+    return '' if w in NO_LABEL else re.sub(r'^(-?\d+)\.0*$', r'\1', w)
 
 # %% ../../nbs/85_cells.ipynb #345c48b8
 KEY = rf'{STRING}\s*:' # of a dict
@@ -103,10 +103,10 @@ def cell_sets(cells, # each a list of labels, or a text such as 'a|b', 'a; b' or
     if sep == '': raise ValueError('sep: expected what separates labels in a cell, got nothing')
     known = dict.fromkeys(cell_text(c).strip() for c in cells if not several(c) and not is_missing(c))
     lists = {c: found for c in known if sep is None and (found := listed(c)) is not None}
-    by, rest = sep or _separator(known.keys() - lists), {c for c in known if c not in lists and c not in NOTHING}
-    if sep is None and (all(map(LIST.fullmatch, rest)) or by == ',' and any(map(NAMES.fullmatch, rest))):
+    by, rest = sep or _separator(known.keys() - lists), {c for c in known if c not in lists and c not in NO_LABEL}
+    if sep is None and (all(map(LIST.fullmatch, rest)) or by == ',' and any(map(UNQUOTED.fullmatch, rest))):
         lists |= {c: found for c in rest if (found := listed(c, True)) is not None}
-        if lists and lists.keys() >= rest: lists |= {c: [] for c in NOTHING}
+        if lists and lists.keys() >= rest: lists |= {c: [] for c in NO_LABEL}
     def one(c):
         if several(c): return [cell_text(l) for l in _members(c)]
         if is_missing(c): return []

@@ -186,7 +186,8 @@ def folded(ds: Dataset, # from `read`
     same = _checked_instances(ds.x, len(ds))[3]
     first = np.unique(same, return_index=True)[1]
     if whole('folds', folds, 2) > (n := int((ds.y[first] == 1).sum(0).max())):
-        raise ValueError(f'folds: expected at most {n}, the different instances of the most frequent label, got {folds}')
+        what = 'the different instances of the most frequent label'
+        raise ValueError(f'folds: expected at most {n}, {what}, got {folds}')
     tests = [np.isin(same, same[first[i]]) for i in stratify(ds.y[first] == 1, [1/folds]*folds, seed)]
     more = ds.info['columns'], seed
     return [checked(ds.info['title'], ds.x, ds.y, ds.labels, np.where(t, 'test', 'train'), *more) for t in tests]

@@ -113,7 +113,8 @@ def _known(dataset, encoder, loss):
     probe = options(read_out, skip=('outputs', 'ys', 'loss_name', 'seed'))
     data = options(SETS[dataset]['read']) | dict(most=None, resplit=None)
     encoder, later = _encoder_options(encoder, SETS[dataset]['kind'])
-    newer = dict(encoder={k: encoder[k] for k in later}, data=dict(most=None, resplit=None), loss=_loss_options(LOSSES[loss])[1])
+    newer = dict(encoder={k: encoder[k] for k in later}, data=dict(most=None, resplit=None))
+    newer['loss'] = _loss_options(LOSSES[loss])[1]
     return dict(loss=_loss_options(LOSSES[loss])[0], encoder=encoder, data=data, probe=probe), newer
 
 # %% ../../nbs/60_experiment.ipynb #59574dc4

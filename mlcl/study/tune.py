@@ -10,7 +10,8 @@ __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'TUNED', 'TRIES',
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
 from itertools import product
-from .catalog import BROAD, EPOCHS, FIRST_SIX, LABELS, PERCEPTRON, PRETRAINED, SEEDS, attempt_at, grid, parse_only, study
+from .catalog import BROAD, EPOCHS, FIRST_SIX, LABELS, PERCEPTRON, PRETRAINED, SEEDS
+from .catalog import attempt_at, grid, parse_only, study
 from .experiment import Experiment, one_of
 from .run import run
 from .schedule import _silent, run_all
