@@ -253,6 +253,7 @@ def load(name: str, # one of `names()`
     sha = digest(*[FILES[f] for f in files]) if summed else digest(*made)
     return Dataset(name, s['kind'], x, y, labels, splits, sha, info)
 
+# %% ../../nbs/70_registry.ipynb #2d01fd80
 def _again(splits, y, seed):
     "Training and validation instances cut again, in the same proportion; the test split stays."
     both = np.sort(np.concatenate([splits['train'], splits['val']]))
