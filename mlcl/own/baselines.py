@@ -73,14 +73,14 @@ class Ridges(LinearModels):
     "Ridge regressions of −1 and 1, solved for all labels at once."
     def fit(self, x, y, seed=0):
         if len(y) > 10_000 or (y != y).any(): return super().fit(x, y, seed)
-        full = x.getnnz(0) == len(y) # columns without zeros, such as those of frozen features
+        x, full = x.astype(float), x.getnnz(0) == len(y) # full: columns without zeros, as those of frozen features
         few, dense = x[:, ~full], x[:, full].toarray()
         k = np.concatenate([(few[i:i + 500] @ few.T).toarray() for i in range(0, len(y), 500)]) + dense @ dense.T
-        k, t = KernelCenterer().fit_transform(k), np.float32(2*(y == 1) - 1)
+        k, t = KernelCenterer().fit_transform(k), 2.*(y == 1) - 1
         for c in self.strengths:
             dual = KernelRidge(alpha=1/c, kernel='precomputed').fit(k, t - t.mean(0)).dual_coef_
             w = (x.T @ dual).T
-            self.weights[c] = w, t.mean(0) - w @ np.asarray(x.mean(0)).ravel()
+            self.weights[c] = w.astype(np.float32), t.mean(0) - w @ np.asarray(x.mean(0)).ravel()
         return self
 
 # %% ../../nbs/68_baselines.ipynb #802dc2c8

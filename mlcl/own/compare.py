@@ -33,7 +33,7 @@ def memory(ds: Dataset) -> float: # bytes of a process that trains on it
     "A generous estimate: libraries, three copies of the inputs, readouts, probes, resamples, a kernel of texts."
     n, l = ds.y.shape
     x = ds.x.nbytes if isinstance(ds.x, np.ndarray) else n*(2048 if ds.kind == 'text' else 3*96**2)
-    return 1.5e9 + 3*x + 60*n*l + 16*24*513*l + 12_000*len(ds.splits['test']) + 16*min(n, 10_000)**2*(ds.kind == 'text')
+    return 1.5e9 + 3*x + 60*n*l + 16*24*513*l + 12_000*len(ds.splits['test']) + 32*min(n, 10_000)**2*(ds.kind == 'text')
 
 # %% ../../nbs/81_compare.ipynb #43c32e83
 def run_own(ds: Dataset, folder, # of the comparison
