@@ -257,6 +257,20 @@ def _in_folds(ds, folds, out, say, **options):
     say(f"\nall folds: {res['recommendation']}\n{out/'report.html'}")
     return res
 
+# %% ../../nbs/81_compare.ipynb #25356fc6
+def _trained(ds, out, say, begun, time_budget, losses, seeds, jobs, encoder, thresholds, baselines, **given):
+    "Train losses and baselines on one split, and report."
+    more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
+    store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
+    for line in advice(ds, encoder): say(line)
+    budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
+    simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
+    jobs, until = max(1, min(jobs, int(available()//memory(ds)))), budget and begun + budget
+    exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
+    times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
+    how = dict(encoder=encoder, settings=exps[0].settings, time=times)
+    return _reported(ds, store, exps, simples, thresholds, out, say, **how)
+
 # %% ../../nbs/81_compare.ipynb #25356fc5
 def compare(data, # what `read` takes, or a `Dataset`
             losses=None, # names from `LOSSES`, the most wanted first; default: all, see `ORDER`
@@ -277,18 +291,9 @@ def compare(data, # what `read` takes, or a `Dataset`
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
     whole('folds', folds, 2)
     if out is not None: check_output(out)
-    more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
+    probe_settings(thresholds) # said before any work
     ds, losses = _data(data, reading, losses, say)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
-    if folds is not None:
-        how = dict(losses=losses, seeds=seeds, jobs=jobs, encoder=encoder, thresholds=thresholds, baselines=baselines)
-        return _in_folds(ds, folds, out, say, time_budget=time_budget and time_budget/folds, **how | given)
-    store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
-    for line in advice(ds, encoder): say(line)
-    budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
-    simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
-    jobs, until = max(1, min(jobs, int(available()//memory(ds)))), budget and begun + budget
-    exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
-    times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
-    how = dict(encoder=encoder, settings=exps[0].settings, time=times)
-    return _reported(ds, store, exps, simples, thresholds, out, say, **how)
+    how = dict(losses=losses, seeds=seeds, jobs=jobs, encoder=encoder, thresholds=thresholds, baselines=baselines)
+    if folds is None: return _trained(ds, out, say, begun, time_budget, **how, **given)
+    return _in_folds(ds, folds, out, say, time_budget=time_budget and time_budget/folds, **how, **given)
