@@ -12,7 +12,7 @@ from .extras import need
 need('study', 'mlcl.saved')
 
 # %% ../nbs/39_saved.ipynb #28f8a171
-import json, re
+import json, re, reprlib
 import torch
 from pathlib import Path
 from typing import Annotated, Literal
@@ -194,7 +194,8 @@ def first_fault(e):
     "The first complaint of a schema."
     first = e.errors()[0]
     where = '.'.join(map(str, first['loc'])) or 'model'
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}".splitlines()[0][:300]
+    came = '' if first['type'] == 'missing' or 'got' in first['msg'] else f", got {reprlib.repr(first['input'])}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}".splitlines()[0][:300] + came
 
 # %% ../nbs/39_saved.ipynb #662a0090
 def read_saved(path # a .safetensors file, or a folder
