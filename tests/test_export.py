@@ -87,7 +87,7 @@ def test_the_file_is_of_float32(tmp_path):
     t = texts()
     tiny_roberta(tmp_path/'net', list(t.text))
     model = MultiLabelClassifier(encoder=f"hf:{tmp_path/'net'}", settings=dict(encoder=dict(bf16=True)), **FAST).fit(t.text, t.labels)
-    assert export_onnx(model, tmp_path/'m.onnx') < 1e-5
+    assert export_onnx(model, tmp_path/'m.onnx') < 1e-4
     assert export._Graph(model).enc.bf16 is False and model.trained_.model.encoder.bf16 is True
 
 
