@@ -15,6 +15,7 @@ need('study', 'mlcl.callbacks')
 # %% ../nbs/76_callbacks.ipynb #1b58363d
 import warnings
 import numpy as np, torch
+from numbers import Real
 from torch import nn
 from fastcore.basics import patch
 
@@ -71,7 +72,8 @@ def learning_rates(groups: list, # as from `parameter_groups`
     ): # one number for all groups, or an array with one for each that is not empty
     "The highest learning rate of each group; `ValueError` unless it is above 0."
     for name, rate in dict(lr=lr, head_lr=head_lr).items():
-        if rate is not None and not rate > 0: raise ValueError(f"{name}: expected a number above 0, got {rate!r}")
+        if rate is not None and not (isinstance(rate, Real) and 0 < rate < np.inf):
+            raise ValueError(f"{name}: expected a number above 0, got {rate!r}")
     if head_lr is None: return lr
     return np.array([r for g, r in zip(groups, (lr, lr, head_lr, head_lr)) if len(g)])
 

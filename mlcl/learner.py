@@ -58,8 +58,9 @@ def make_model(ds, # the data set
 def _assemble(enc, loss, n_labels, label_counts, n_instances, s, labels=None):
     loss = losses.make_loss(loss, n_labels, s['projection'], label_counts, n_instances, labels, **s['loss'])
     head = nn.Linear(enc.dim, n_labels) if loss.route == 'logits' else projection(enc.dim, s['projection'])
-    if loss.route == 'logits' and s.get('prior_bias'):
-        head.bias.data = torch.logit((torch.tensor(label_counts) + .5)/(n_instances + 1))
+    if loss.route == 'logits' and labels is not None and s['prior_bias']: # weights that are loaded need no start
+        known = torch.from_numpy((labels == labels).sum(0))
+        head.bias.data = torch.logit((torch.tensor(label_counts) + .5)/(known + 1))
     model = Model(enc, head, loss)
     model.label_counts, model.n_instances = label_counts, n_instances
     return model

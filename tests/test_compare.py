@@ -313,6 +313,17 @@ def test_settings_follow_kind_and_size():
     assert c.choose_settings(few)[0] == 'mlp' and c.choose_settings(read(texts(), text='text'))[0] == 'bag' and c.choose_settings(few, epochs=7)[1]['epochs'] == 7
 
 
+def test_an_encoder_that_cannot_read_the_data_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(c, 'run_baselines', lambda *a: pytest.fail('work has begun'))
+    for encoder, said in ('resnot', '^encoder: expected one of'), ('bag', "^encoder: 'bag' reads text data, not features data"):
+        for folds in None, 3:
+            with pytest.raises(ValueError, match=said): c.compare(numbers(), ['bce'], encoder=encoder, folds=folds, out=tmp_path/'a', say=QUIET)
+
+
+def test_a_loss_named_twice_counts_once():
+    assert c.checked_losses(['reg', 'bce', 'reg']) == ['reg', 'bce']
+
+
 def test_unknown_labels(tmp_path):
     "Losses on logits leave unknown labels out; a contrastive loss cannot."
     x, y = numbers(200)

@@ -312,3 +312,8 @@ def test_training_and_validation_data_can_be_cut_again():
     assert load('digits', resplit=1).splits['val'].tolist() == one.splits['val'].tolist()
     rates = [ds.y[ds.splits['val']].mean(0) for ds in (usual, one)]
     assert np.abs(rates[0] - rates[1]).max() < .05 # stratified
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 1.5, '1', True])
+def test_a_cut_has_a_whole_number(seed):
+    with pytest.raises(ValueError, match='^resplit: expected a whole number'): load('digits', resplit=seed)

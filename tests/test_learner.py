@@ -179,8 +179,18 @@ def test_biases_can_begin_at_the_frequencies():
 
 
 @pytest.mark.parametrize('name', ['lr', 'head_lr'])
-def test_a_rate_is_above_zero(name):
-    with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got -1'): make_learner(toy(), 'mlp', 'bce', FAST | {name: -1})
+@pytest.mark.parametrize('rate', [-1, 0, float('nan'), float('inf'), '1e-3'])
+def test_a_rate_is_above_zero(name, rate):
+    with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got'): make_learner(toy(), 'mlp', 'bce', FAST | {name: rate})
+
+
+def test_biases_count_what_is_known():
+    ds = toy()
+    y = ds.y.astype(np.float32)
+    y[ds.splits['train'][::2], 0] = np.nan
+    model = make_learner(dataclasses.replace(ds, y=y), 'mlp', 'bce', FAST | dict(prior_bias=True)).model
+    share = np.nanmean(y[ds.splits['train'], 0])
+    assert abs(float(model.head.bias[0].sigmoid()) - share) < .02
 
 
 def test_learning_rates_leave_out_empty_groups():

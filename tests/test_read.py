@@ -161,6 +161,17 @@ def test_unknown_labels_are_refused_until_it_is_said_what_they_are(tmp_path):
     with pytest.raises(ValueError, match='^labels: expected only 0 and 1, got other values in column 1'): read((x, z + [[0, 2, 0]]), unknown='absent')
 
 
+def test_columns_that_are_left_out_are_named(tmp_path):
+    x, y = numbers()
+    y = np.c_[y, np.zeros(len(y), int), np.arange(len(y)) < 3]
+    names = ['a', 'b', 'c', 'none', 'few'][:y.shape[1]]
+    t = pd.DataFrame(x).add_prefix('x').join(pd.DataFrame(y, columns=[f'l_{n}' for n in names]))
+    for ds in read(t, labels='l_*'), read(write(tmp_path/'a.csv', t), labels='l_*'):
+        assert 'labels that no instance has: 1; left out: l_none' in found(ds) and 'l_few' in ds.labels
+    assert 'labels with fewer than 5 instances: 2; left out: l_none, l_few' in found(read(t, labels='l_*', min_count=5))
+    assert 'labels that no instance has: 1; left out: 3' in found(read((x, y))) and not any('no instance has' in l for l in found(read((x, y[:, :3]))))
+
+
 def test_unknown_labels_that_count_as_absent_are_reported(tmp_path):
     x, y, z = unknown_labels()
     t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(z, columns=['l_1', 'l_2', 'l_3']))

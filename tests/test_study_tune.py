@@ -97,7 +97,7 @@ def test_second_search(results):
     for e in got:
         assert e.settings['lr'] == 3e-4 and e.settings['bootstrap'] == 1000 and 'resplit' not in e.settings['data'] and e.settings['encoder']['widths'] == [256]
         assert e.settings['weight_decay'] == .3 if e.loss == 'bce' else e.settings['loss']['temperature'] == .05
-    held = study.held_again()
+    held = study.over_readouts('search_again')
     values = study.values_again('scene', 'reg', held)
     assert len(values) == 13 and values[0] == pytest.approx(.9 + .1 + .05 - 1e-3) and study.values_again('birds', 'reg', held) == []
 

@@ -256,6 +256,8 @@ def load(name: str, # one of `names()`
 # %% ../../nbs/70_registry.ipynb #2d01fd80
 def _again(splits, y, seed):
     "Training and validation instances cut again, in the same proportion; the test split stays."
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ValueError(f"resplit: expected a whole number from 0 to 2**32 - 1, got {seed!r}")
     both = np.sort(np.concatenate([splits['train'], splits['val']]))
     share = len(splits['val'])/len(both)
     return splits | dict(zip(('train', 'val'), (both[i] for i in split(y[both], (1 - share, share), seed))))

@@ -14,9 +14,16 @@ from .features import ENCODERS, Encoder
 # %% ../../nbs/40_models.ipynb #b1b41b28
 PREFIXES = ('tv', 'timm', 'hf') # what stands before the name of a network of a library
 
-def encoder_class(spec: str # one of `choices()`
+def encoder_class(spec: str, # one of `choices()`
+                  kind: str | None = None # of the data that it should read
     ) -> tuple: # class, and the arguments that the specification gives
-    "What a specification means; `ValueError` with the choices if it means nothing."
+    "What a specification means; `ValueError` with the choices if it means nothing, or if it reads other data."
+    cls, given = _meaning(spec)
+    if kind not in (None, cls.kind): raise ValueError(f'encoder: {spec!r} reads {cls.kind} data, not {kind} data')
+    return cls, given
+
+def _meaning(spec):
+    "Class and arguments of a specification."
     frozen, (name, _, arg) = spec.endswith(':frozen'), spec.removesuffix(':frozen').partition(':')
     backbone = dict(mobilenet_v2=name, tv=arg, timm=f'timm:{arg}').get(name)
     if bool(arg) == (name in PREFIXES):
@@ -35,9 +42,7 @@ def make_encoder(spec: str, # one of `choices()`
                  **options # the encoder's own options
     ) -> Encoder: # with attribute `dim`, the length of a feature vector
     "An encoder for a data set; `ValueError` for what is unknown or does not fit."
-    cls, args = encoder_class(spec)
-    if ds.kind != cls.kind:
-        raise ValueError(f"encoder: {spec!r} reads {cls.kind} data, but {ds.name} is {ds.kind} data")
+    cls, args = encoder_class(spec, ds.kind)
     known = {*cls.options, *inspect.signature(cls.build).parameters}
     known -= {'self', 'ds', 'options', 'vocab', 'n_features', *args}
     if extra := sorted(set(options) - known):

@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import learner
 from ..callbacks import online_probe
 from ..data import Dataset, own
+from ..encoders import encoder_class
 from ..encoders.images import available
 from ..losses import LOSSES
 from ..labels import buckets
@@ -214,7 +215,7 @@ ORDER = [*LEAST_REGRET, *(l for l in LOSSES if l not in LEAST_REGRET)]
 # %% ../../nbs/81_compare.ipynb #a4039c21
 def checked_losses(losses, **numbers) -> list: # names of losses
     "`ValueError` for unknown losses and numbers that are not positive."
-    losses = list(ORDER if losses is None else losses)
+    losses = list(dict.fromkeys(ORDER if losses is None else losses)) # each once
     if bad := [l for l in losses if l not in LOSSES]:
         raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
     if not losses: raise ValueError('losses: expected at least one name, got none')
@@ -293,6 +294,7 @@ def compare(data, # what `read` takes, or a `Dataset`
     if out is not None: check_output(out)
     probe_settings(thresholds) # said before any work
     ds, losses = _data(data, reading, losses, say)
+    if encoder is not None: encoder_class(encoder, ds.kind)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
     how = dict(losses=losses, seeds=seeds, jobs=jobs, encoder=encoder, thresholds=thresholds, baselines=baselines)
     if folds is None: return _trained(ds, out, say, begun, time_budget, **how, **given)

@@ -128,7 +128,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     elif archive: name, (x, y, names, part) = Path(data).stem, _archive(data, features, labels or 'y')
     else: name, x, y, part, used, said = _table_parts(data, **asked, allow_outside=allow_outside)
     ds = checked(name, x, *label_matrix(y, names, min_count, unknown, sep), part, used, seed)
-    ds.info['notices'][:0] = said + _counted(y, unknown)
+    ds.info['notices'][:0] = said + _counted(y, unknown, min_count)
     return ds
 
 # %% ../../nbs/80_read.ipynb #5c873017
@@ -138,11 +138,15 @@ def _archive(path, features, labels):
     x, y, names, part = read_arrays(path, features, labels)
     return texts(x) if kind_of(x) == 'text' else x, y, names, part
 
-def _counted(y, unknown) -> list: # a line, or none
-    "How many label entries are unknown, and what they count as."
-    k = 0 if (m := zero_one(y)) is None else count_unknown(m[0], unknown)
+def _counted(y, unknown, min_count) -> list: # lines
+    "Of columns of 0 and 1: how many entries are unknown, what they count as, and which columns are left out."
+    if (m := zero_one(y)) is None: return []
+    k, few = count_unknown(m[0], unknown), (m[0] == 1).sum(0) < min_count
     how = 'count as absent' if unknown == 'absent' else 'are left out of losses and scores'
-    return [f'unknown label entries (empty or NaN): {k:,} ({k/m[0].size:.1%}); they {how}'] if k else []
+    lost = np.array(list(map(str, range(len(few)) if m[1] is None else m[1])))[few]
+    res = [f'unknown label entries (empty or NaN): {k:,} ({k/m[0].size:.1%}); they {how}'] if k else []
+    what = f'with fewer than {min_count} instances' if min_count > 1 else 'that no instance has'
+    return res + [f'labels {what}: {len(lost)}; left out: {_some(lost)}']*bool(len(lost))
 
 # %% ../../nbs/80_read.ipynb #238a2451
 def _checked_instances(x, n):

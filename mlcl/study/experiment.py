@@ -86,8 +86,7 @@ def _filled(what, given, defaults):
 @cache
 def _encoder_options(spec, kind):
     from mlcl.encoders import encoder_class
-    cls, given = encoder_class(spec)
-    if cls.kind != kind: raise ValueError(f'encoder: {spec!r} reads {cls.kind} data, not {kind} data')
+    cls, given = encoder_class(spec, kind)
     skip = ('x', 'channels', 'vocab', 'n_features', 'spec', 'tokenizer', *given)
     return defaults(cls.options, inspect.signature(cls.build).parameters, skip=skip), cls.later
 

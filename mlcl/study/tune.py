@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'AGAIN', 'TWICE', 'search',
-           'on_logits', 'search_whole', 'whole_tries', 'best_rates', 'pretrained_sets', 'every_try', 'tries', 'ask',
-           'tune', 'tuned', 'design', 'repeated', 'search_again', 'values_again', 'held_again', 'tuned_again']
+           'on_logits', 'search_whole', 'over_readouts', 'whole_tries', 'best_rates', 'pretrained_sets', 'every_try',
+           'tries', 'ask', 'tune', 'tuned', 'design', 'repeated', 'search_again', 'values_again', 'tuned_again']
 
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
@@ -52,17 +52,23 @@ def search_whole(losses=FIRST_SIX, datasets=SEARCHED) -> list[Experiment]:
 SEARCH_OF = dict.fromkeys(('ucmerced_ml', 'corel5k_photos'), 'ucmerced_ml') | dict.fromkeys(
     ('reuters90', 'semeval2018_ec', 'aapd'), 'reuters90') | dict.fromkeys(('eurlex57k', 'debtags'), 'eurlex57k')
 
+def over_readouts(name: str # of a study
+    ) -> dict: # run → Macro-F1, mean over its readouts with a threshold for each label
+    "One number for each run of a search, which favours no readout."
+    store, each = store_of(name), {}
+    for r in store.records(['run', 'readout', 'metrics']) if store.exists() else []:
+        if r['readout'].endswith('|each'): each.setdefault(r['run'], []).append(r['metrics']['macro_f1'])
+    return {run: sum(v)/len(v) for run, v in each.items()}
+
 def whole_tries(dataset: str # one of SEARCHED
-    ) -> dict: # loss → {(lr, head_lr): Macro-F1 on validation data, by the best readout}
+    ) -> dict: # loss → {(lr, head_lr): Macro-F1 on validation data, see `over_readouts`}
     "The tries that are made, with two rates."
     asked = search_whole(datasets=[dataset])
     runs = {e.id: e for e in asked if 'head_lr' in e.settings and on_logits(e.loss) == ('prior_bias' in e.settings)}
-    res = {}
-    for r in store_of('pretrained_search').records(['run', 'readout', 'metrics'], run=list(runs)):
-        if not r['readout'].endswith('|each'): continue
-        e = runs[r['run']]
-        tries, rates = res.setdefault(e.loss, {}), (e.settings['lr'], e.settings['head_lr'])
-        tries[rates] = max(tries.get(rates, 0.), r['metrics']['macro_f1'])
+    held, res = over_readouts('pretrained_search'), {}
+    for run in runs.keys() & held.keys():
+        e = runs[run]
+        res.setdefault(e.loss, {})[e.settings['lr'], e.settings['head_lr']] = held[run]
     return res
 
 def best_rates(dataset: str # one of SEARCHED
@@ -196,24 +202,17 @@ def search_again(losses=FIRST_SIX, datasets=AGAIN) -> list[Experiment]:
 
 # %% ../../nbs/65_tune.ipynb #65a90004
 def values_again(dataset: str, loss: str, # one of the search
-                 held: dict # run → mean Macro-F1 over the readouts
+                 held: dict # run → Macro-F1, see `over_readouts`
     ) -> list: # a number for each try of `design`; empty unless all are held
     "Mean Macro-F1 on validation data of each try."
     runs = [[e.id for e in repeated(dataset, loss, s)] for s in design(dataset, loss)]
     whole = all(r in held for pair in runs for r in pair)
     return [sum(held[r] for r in pair)/len(pair) for pair in runs] if whole else []
 
-def held_again() -> dict: # run → mean Macro-F1 over the readouts with a threshold for each label
-    "The runs of the second search."
-    store, each = store_of('search_again'), {}
-    for r in store.records(['run', 'readout', 'metrics']) if store.exists() else []:
-        if r['readout'].endswith('|each'): each.setdefault(r['run'], []).append(r['metrics']['macro_f1'])
-    return {run: sum(v)/len(v) for run, v in each.items()}
-
 @study('tuned_again')
 def tuned_again(losses=FIRST_SIX, datasets=AGAIN, seeds=range(5)) -> list[Experiment]:
     "each loss with the best settings of the search with power"
-    held, res = held_again(), []
+    held, res = over_readouts('search_again'), []
     for d, l in product(datasets, losses):
         if not (values := values_again(d, l, held)): continue
         best = PERCEPTRON | design(d, l)[values.index(max(values))] | dict(probe=dict(kind='linear'))
