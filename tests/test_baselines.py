@@ -72,6 +72,12 @@ def test_ridge_regressions_are_those_of_scikit_learn():
     np.testing.assert_allclose(b.BASELINES['both_ridge'].model().fit(sparse, y)(sparse)[c][:, 0], ref.decision_function(x), atol=1e-2)
 
 
+def test_words_stand_beside_half_of_the_frozen_features():
+    view, a, f = b.Both.__new__(b.Both), csr_matrix(np.eye(3)), np.arange(6.).reshape(3, 2)
+    view.words, view.frozen = (lambda x: a), (lambda x: f)
+    np.testing.assert_array_equal(view(['a', 'b', 'c']).toarray(), np.c_[np.eye(3), f/2])
+
+
 def test_strength_and_thresholds_come_from_validation_data(ds):
     other = ds.y.copy()
     other[ds.splits['test']] = 1 - other[ds.splits['test']]

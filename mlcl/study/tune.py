@@ -66,9 +66,8 @@ def whole_tries(dataset: str # one of SEARCHED
     asked = search_whole(datasets=[dataset])
     runs = {e.id: e for e in asked if 'head_lr' in e.settings and on_logits(e.loss) == ('prior_bias' in e.settings)}
     held, res = over_readouts('pretrained_search'), {}
-    for run in runs.keys() & held.keys():
-        e = runs[run]
-        res.setdefault(e.loss, {})[e.settings['lr'], e.settings['head_lr']] = held[run]
+    for run, e in runs.items():
+        if run in held: res.setdefault(e.loss, {})[e.settings['lr'], e.settings['head_lr']] = held[run]
     return res
 
 def best_rates(dataset: str # one of SEARCHED
