@@ -183,17 +183,18 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
            out: str = 'model.safetensors', # the model, a file that ends in .safetensors
            new_splits: bool = False, # draw new splits, even if there is a column `split`
            **options):
-    "train a model on your data: a loss, or a baseline such as tfidf_svm"
-    from mlcl.own import BaselineClassifier, MultiLabelClassifier, found, read, split_scores, write_card
+    "train a model on your data: a loss, a baseline such as tfidf_svm, or several with + between"
+    from mlcl.own import BaselineClassifier, Blend, MultiLabelClassifier, found, read, split_scores, write_card
     from mlcl.own.baselines import BASELINES
     from mlcl.own.card import card_file
     from mlcl.own.options import check_output
     check_output(out, ('.safetensors',))
     card_file(out)
-    if options.get('loss') in BASELINES:
-        model = BaselineClassifier(options['loss'], random_state=seed, refit=options.get('refit', False))
+    given, loss = _taken(MultiLabelClassifier, options), options.get('loss') or ''
+    if '+' in loss: model = Blend(given.pop('loss'), random_state=seed, **given)
+    elif loss in BASELINES: model = BaselineClassifier(loss, random_state=seed, refit=given.get('refit', False))
     else:
-        model = MultiLabelClassifier(random_state=seed, **_taken(MultiLabelClassifier, options))
+        model = MultiLabelClassifier(random_state=seed, **given)
         model.check_params()
     split = dict(split=False) if new_splits else {}
     ds = read(data, **_taken(read, options | split))

@@ -188,7 +188,7 @@ def _parts(path):
     with safe_open(file, 'pt') as f:
         facts = (f.metadata() or {}).get('mlcl')
         if facts is None: facts = (path/'model.json').read_text()
-        return {k: f.get_tensor(k) for k in f.keys()}, json.loads(facts)
+        return {k: f.get_tensor(k).clone() for k in f.keys()}, json.loads(facts) # copies: a file can be overwritten
 
 def first_fault(e):
     "The first complaint of a schema."

@@ -39,7 +39,9 @@ def compared(tmp_path_factory):
 def test_compare_reports(compared):
     out, res, lines = compared
     assert json.loads((out/'report.json').read_text()) == json.loads(json.dumps(res))
-    assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} and all(r['seeds'] == 2 for r in res['losses'])
+    blends = {r['loss'] for r in res['losses'] if '+' in r['loss']}
+    assert {r['loss'] for r in res['losses']} == {'reg', 'bce', 'zlpr'} | blends and all(r['seeds'] == 2 for r in res['losses'])
+    assert [n.count('+') for n in sorted(blends, key=len)] == [1, 2] and all(r.get('bases', 0) == r['loss'].count('+') for r in res['losses'])
     val = [r['val_macro_f1'] + r['val_micro_f1'] for r in res['losses']]
     assert val == sorted(val, reverse=True) and val[0] > 1.2
     rows = res['losses'] + res['baselines']
@@ -47,18 +49,18 @@ def test_compare_reports(compared):
     assert top['behind'] == [None]*3
     for r in rows:
         if r is not top: assert r['behind'][0] == pytest.approx(top['macro_f1'] - r['macro_f1'], abs=2e-5)
-    assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'])
+    assert all(r['lower'] <= r['macro_f1'] <= r['upper'] and r['readout'] in READ for r in res['losses'] if r['loss'] not in blends)
     recs = Store(out/'records').read()
-    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'baseline', 'compare'}
+    assert {r['checkpoint'] for r in recs if r['readout'] != 'online'} == {'best'} and {r['study'] for r in recs} == {'trial', 'baseline', 'compare', 'blend'}
     for r in rows: # validation data alone choose the readout
         of = lambda split, m='macro_f1': {k: np.mean([x['metrics'][m] for x in recs if x['study'] != 'trial' and (x['loss'], x['readout'], x['split']) == (r['loss'], k, split)])
-                            for k in READ if k in {x['readout'] for x in recs if x['loss'] == r['loss']}}
+                            for k in ('own|label', 'linear@features|label', 'scores|label') if k in {x['readout'] for x in recs if x['loss'] == r['loss']}}
         both = {k: v + of('val', 'micro_f1')[k] for k, v in of('val').items()}
         assert both[r['readout']] == max(both.values()) and r['val_macro_f1'] == pytest.approx(of('val')[r['readout']], abs=2e-5)
         assert r['macro_f1'] == pytest.approx(of('test')[r['readout']], abs=2e-5)
     assert [l['label'] for l in res['labels']] == sorted(WORDS) and f" {res['take']} (" in res['recommendation'][:60]
     assert any('about' in l and 'cpu' in l or 'GPU' in l for l in lines) and sum(l.startswith('[') and 'val Macro-F1' in l for l in lines) == 6
-    assert {r['loss'] for r in res['baselines']} == {'frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'} == {l.partition(':')[0] for l in lines if ': val Macro-F1' in l}
+    assert {r['loss'] for r in res['baselines']} == {'frequent', 'tfidf_svm', 'tfidf_logistic', 'chars_svm'} == {l.partition(':')[0] for l in lines if ': val Macro-F1' in l and '+' not in l}
 
 
 @pytest.mark.parametrize('noise, first', [(0., 'bce'), (.3, 'tfidf_svm')])
@@ -70,6 +72,16 @@ def test_a_loss_has_to_lead_by_a_standard_error(noise, first):
         return dict(id=loss, loss=loss, readout='x', split='val', checkpoint='best', seed=0, dataset='d', replicates=spread, metrics=dict(macro_f1=f1, micro_f1=f1))
     assert report._best([rec('bce', .6), rec('tfidf_svm', .5), rec('frequent', .1)]).index[0] == first
     assert report._best([rec('bce', .5), rec('tfidf_svm', .6)]).index[0] == 'tfidf_svm'
+
+
+@pytest.mark.parametrize('macro, micro, first', [(.60, .496, 'bce'), (.60, .494, 'tfidf_svm'), (.494, .60, 'tfidf_svm'), (.51, .51, 'bce'), (.49, .49, 'tfidf_svm')])
+def test_a_lead_must_not_cost_the_other_measure(macro, micro, first):
+    def rec(loss, macro, micro):
+        return dict(id=loss, loss=loss, readout='x', split='val', checkpoint='best', seed=0, dataset='d', metrics=dict(macro_f1=macro, micro_f1=micro))
+    recs = [rec('bce', macro, micro), rec('tfidf_svm', .5, .5), rec('frequent', .1, .1)]
+    assert report._best(recs).index[0] == first
+    if first == 'tfidf_svm': # the next model that leads in both is taken
+        assert report._best(recs + [rec('bce+tfidf_svm', .51, .505)]).index[0] == 'bce+tfidf_svm'
 
 
 def test_scores_on_validation_data_are_cross_fitted():
@@ -329,7 +341,7 @@ def test_unknown_labels(tmp_path):
     x, y = numbers(200)
     y = np.where(np.random.default_rng(0).random(y.shape) < .2, np.nan, y)
     res = c.compare((x, y), ['bce', 'zlpr'], seeds=1, epochs=2, unknown='mask', out=tmp_path/'a', say=QUIET)
-    assert {r['loss'] for r in res['losses']} == {'bce', 'zlpr'} and not res['failed'] and res['baselines'][0]['macro_f1'] > .5
+    assert {r['loss'] for r in res['losses'] if 'bases' not in r} == {'bce', 'zlpr'} and not res['failed'] and res['baselines'][0]['macro_f1'] > .5
     with pytest.raises(ValueError, match="losses: expected losses on logits where labels are unknown, got reg; unknown='absent'"):
         c.compare((x, y), ['bce', 'reg'], seeds=1, epochs=1, unknown='mask', out=tmp_path/'b', say=QUIET)
     lines = []
@@ -368,7 +380,9 @@ def test_compare_on_folds(tmp_path):
     res = c.compare(noisy(), ['bce', 'zlpr'], seeds=1, epochs=2, folds=3, text='text', out=tmp_path/'out', say=QUIET)
     parts = [json.loads((tmp_path/f'out/fold{k}/report.json').read_text()) for k in (1, 2, 3)]
     assert res == json.loads((tmp_path/'out/report.json').read_text()) and sum(p['facts']['test'] for p in parts) == 120
-    of = [{r['loss']: r['macro_f1'] for r in p['losses'] + p['baselines']} for p in parts]
+    of = [{report.model_name(r): r['macro_f1'] for r in p['losses'] + p['baselines']} for p in parts]
+    assert {'best loss + best baseline', 'best loss + 2 best baselines'} < {r['loss'] for r in res['losses']}
+    assert f"--loss {res['train']} " in (tmp_path/'out/report.html').read_text() and 'best' not in res['train']
     for r in res['losses'] + res['baselines']: assert r['macro_f1'] == pytest.approx(np.mean([o[r['loss']] for o in of]), abs=2e-5)
     page = (tmp_path/'out/report.html').read_text()
     assert 'means over 3 folds' in page and 'cover seeds and test instances' not in page and 'fold1 to fold3' in page and 'Each label' not in page

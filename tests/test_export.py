@@ -166,7 +166,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     model, ds = MultiLabelClassifier(**FAST).fit(x, y), read((x, y))
     simple = BaselineClassifier('logistic').fit_dataset(ds)
     simple.save(tmp_path/'b.safetensors')
-    for bad, said in [(simple, 'expected a network, got the baseline logistic; predict'), (tmp_path/'b.safetensors', 'got the baseline in'),
+    for bad, said in [(simple, 'expected a network, got the baseline logistic; predict'), (tmp_path/'b.safetensors', 'got the baseline logistic'),
                       (x, 'got ndarray'), (MultiLabelClassifier(), 'not fitted')]:
         with pytest.raises(ValueError, match=said): export_onnx(bad, tmp_path/'m.onnx')
     (tmp_path/'d.onnx').mkdir()

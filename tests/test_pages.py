@@ -86,7 +86,7 @@ def ask(page, text):
 
 
 @pytest.mark.parametrize("text, first", [
-    ("RegLoss", "27_reg.html#regloss"), ("Symbols", "05_symbols.html"), ("interval over seeds", "46_stats.html")])
+    ("RegLoss", "27_reg.html#regloss"), ("Symbols", "symbols.html"), ("interval over seeds", "46_stats.html")])
 def test_search(home, address, built, text, first):
     "From a server, and from a file."
     for start in (address, (built[0]/"index.html").as_uri()):

@@ -55,7 +55,7 @@ def test_numbers_of_pages(built):
 
 def test_symbols_of_all_pages_are_in_the_index(built):
     "Each row of a symbol table has its page in the index."
-    index, found = prose(site.PROC/"05_symbols.ipynb").splitlines(), []
+    index, found = prose(site.PROC/"symbols.ipynb").splitlines(), []
     for name in PAGES:
         tables = re.findall(r"(?m)^\| symbol \| variable .*\n\|[-| ]+\n((?:\|.*\n?)+)", prose(site.NBS/name))
         for row in [r for table in tables for r in table.splitlines() if not r.startswith("| |")]:

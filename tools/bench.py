@@ -469,7 +469,8 @@ def against_baselines(names=AGAINST, losses=("bce", "zlpr"), seeds=1):
             res = compare(ds, losses, seeds, out)
             seconds = time.perf_counter() - start
         models = {r["loss"]: r for r in res["losses"] + res["baselines"]}
-        sides = dict(take=models[res["take"]], baseline=res["baselines"][0], first=next(r for r in res["baselines"] if r["first"]), loss=res["losses"][0])
+        plain, blends = ([r for r in res["losses"] if ("+" in r["loss"]) == b] for b in (False, True))
+        sides = dict(take=models[res["take"]], baseline=res["baselines"][0], first=next(r for r in res["baselines"] if r["first"]), loss=plain[0], blend=blends[0])
         row = {f"{k}_{m}": r[m] for k, r in sides.items() for m in ("macro_f1", "micro_f1", "map", "seconds")}
         chosen = {k: r["loss"] for k, r in sides.items()}
         tried = {r["loss"]: [r[m] for m in ("val_macro_f1", "val_micro_f1", "macro_f1", "micro_f1", "seconds")] for r in models.values()}

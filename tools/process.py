@@ -13,7 +13,7 @@ from nbdev.showdoc import showdoc_nm
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC = ROOT/"nbs", ROOT/"_proc"
-FRESH = {"05_symbols.ipynb", "07_bibliography.ipynb", "96_api.ipynb"} # they collect what others say: run at each build
+FRESH = {"symbols.ipynb", "bibliography.ipynb", "96_api.ipynb"} # they collect what others say: run at each build
 QUICK, QUICK_PAGE = ROOT/"results"/"quick.sqlite", "49_quick.ipynb" # shows the reader's own quick study
 GLOSSARY = "06_glossary.ipynb"
 DOWNLOAD = '<a class="download" href="notebooks/{0}" download="{0}">Download this notebook</a>'

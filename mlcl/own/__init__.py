@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results', 'write_report',
-           'BaselineClassifier', 'MultiLabelClassifier', 'predict_file', 'predictions', 'write_predictions', 'card',
-           'export_onnx', 'split_scores', 'write_card']
+           'BaselineClassifier', 'Blend', 'MultiLabelClassifier', 'load_model', 'predict_file', 'predictions',
+           'write_predictions', 'card', 'export_onnx', 'split_scores', 'write_card']
 
 # %% ../../nbs/92_compare.ipynb #f0e4e1be
 from ..extras import need
@@ -19,6 +19,7 @@ from .read import found, read
 from .compare import choose_settings, compare
 from .report import recommend, results, write_report
 from .baselines import BaselineClassifier
+from .blend import Blend, load_model
 from .estimator import MultiLabelClassifier
 from .export import export_onnx
 from .card import card, split_scores, write_card
@@ -26,5 +27,5 @@ from .predict import predict_file, predictions, write_predictions
 
 # %% ../../nbs/92_compare.ipynb #9d3959eb
 _all_ = ['cell_sets', 'label_matrix', 'found', 'read', 'choose_settings', 'compare', 'recommend', 'results',
-         'write_report', 'BaselineClassifier', 'MultiLabelClassifier',
+         'write_report', 'BaselineClassifier', 'Blend', 'MultiLabelClassifier', 'load_model',
          'predict_file', 'predictions', 'write_predictions', 'card', 'export_onnx', 'split_scores', 'write_card']

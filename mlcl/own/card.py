@@ -16,6 +16,7 @@ from .. import __version__
 from ..data import Dataset, take
 from ..metrics import scores
 from .baselines import BASELINES, BaselineClassifier
+from .blend import Blend
 from .cells import cell_text
 from .estimator import MultiLabelClassifier
 from .options import check_output, shown
@@ -35,7 +36,7 @@ def _said(v):
     return v if hasattr(v, '__html__') else f'{v:,}' if type(v) is int else _escaped(v)
 
 # %% ../../nbs/18_card.ipynb #e18a0008
-def split_scores(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
+def split_scores(model, # a `MultiLabelClassifier`, a `BaselineClassifier` or a `Blend`
                  ds: Dataset # with the splits that it was trained with
     ) -> dict: # 'val' and 'test', where there are such splits → scores with intervals, and the number of instances `n`
     "Scores on data that were not trained on."
@@ -60,12 +61,30 @@ def _label_rows(model, counts):
     rows = [dict(label=l, count=n, threshold=f'{t:.3f}') for l, n, t in rows]
     return rows if '–' in counts else sorted(rows, key=lambda r: -r['count'])
 
+def _trained(model):
+    "The trained network of a model; of a blend, that of its first loss; None where there is none."
+    return next((m.trained_ for m in getattr(model, 'models_', [model]) if hasattr(m, 'trained_')), None)
+
+def _width(model):
+    "How many features a model reads."
+    model = getattr(model, 'models_', [model])[0]
+    return len(getattr(model.view_, 'shift', [0])) if isinstance(model, BaselineClassifier) else model.n_features_in_
+
+def _in_short(model):
+    "What a model of a blend is."
+    if isinstance(model, BaselineClassifier): return f'{model.name} ({BASELINES[model.name].about})'
+    t = model.trained_
+    return f"{t.loss_name} with {t.encoder_name}, {t.settings['epochs']} epochs, readout {model.readout_}"
+
 def _how(model):
     "Facts of the training by name."
     columns = dict(columns=', '.join(np.ravel([*model.columns_.values()]).tolist())) if model.columns_ else {}
     made = columns | {'made with': f'mlcl {__version__}, PyTorch {torch.__version__}'}
+    if isinstance(model, Blend):
+        parts = {f'model {k}': _in_short(m) for k, m in enumerate(model.models_, 1)}
+        return parts | dict(readout='the mean of their probabilities' + ', thresholds tuned'*(model.thresholds != .5)) | made
     if isinstance(model, BaselineClassifier):
-        return dict(baseline=f'{model.name} ({BASELINES[model.name].about})', readout=model.readout) | made
+        return dict(baseline=_in_short(model), readout=model.readout) | made
     t, s = model.trained_, model.trained_.settings
     kept = '' if t.best_epoch is None else f', of which epoch {t.best_epoch} was kept'
     if model.refit: kept = ', as many as validation data chose; then trained once more with these data'
@@ -83,13 +102,14 @@ THINGS = dict(text=dict(tag='text-classification', things='texts', thing='a text
 def _use(model, name, repo):
     "What to install, and how to load the model and to predict."
     simple, kind = isinstance(model, BaselineClassifier), model.kind_
-    spec = '' if simple else model.trained_.encoder_name
+    spec = getattr(_trained(model), 'encoder_name', '')
     extra = ',text' if spec.startswith('hf:') else ',vision' if spec and kind == 'image' and spec != 'resnet' else ''
-    width = 0 if kind != 'features' else len(model.view_.shift) if simple else model.n_features_in_
-    home, load = ('mlcl.own.baselines', 'load_baseline') if simple else ('mlcl.own', 'MultiLabelClassifier')
+    width = 0 if kind != 'features' else _width(model)
+    home, load = ('mlcl.own', 'MultiLabelClassifier')
+    if simple or isinstance(model, Blend): load = 'load_model'
     where = f'hf_hub_download({repo!r}, {name!r})' if repo else repr(name)
     lines = [*['import numpy as np']*(kind != 'text'), *['from huggingface_hub import hf_hub_download']*bool(repo),
-             f'from {home} import {load}', '', f"model = {load}{'' if simple else '.load'}({where})",
+             f'from {home} import {load}', '', f"model = {load}{'' if load == 'load_model' else '.load'}({where})",
              f"x = {THINGS[kind]['example'].format(width)}", 'model.predict_labels(x)',
              'model.predict_proba(x) # a column for each of model.classes_']
     data = 'FOLDER' if kind == 'image' else 'FILE.csv'
@@ -119,7 +139,7 @@ def _license(v):
     raise ValueError(f"license: expected an identifier of the hub, such as 'apache-2.0', got {v!r:.60}")
 
 # %% ../../nbs/18_card.ipynb #e18a0010
-def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
+def card(model, # a `MultiLabelClassifier`, a `BaselineClassifier` or a `Blend`
          ds: Dataset = None, # what it was trained on, for counts and scores
          measured: dict = None, # from `split_scores`; default: computed where there is `ds`
          name: str = 'model.safetensors', # of the model's file
@@ -127,7 +147,7 @@ def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
          license: str = None # an identifier of the hub, such as 'apache-2.0'
     ) -> str:
     "What people must know of a model, as Markdown."
-    license, t, here = _license(license), getattr(model, 'trained_', None), ds is not None
+    license, t, here = _license(license), _trained(model), ds is not None
     if not hasattr(model, 'thresholds_'): raise ValueError(f'model: expected a trained one, got {model!r:.80}')
     measured = split_scores(model, ds) if measured is None and here else measured or {}
     counts = t.model.label_counts if t else _counts(ds, model.refit) if here else None
@@ -136,10 +156,10 @@ def card(model, # a `MultiLabelClassifier` or a `BaselineClassifier`
     pages = Environment(loader=PackageLoader('mlcl.own', '.'), trim_blocks=True, finalize=_said,
                         undefined=StrictUndefined)
     text = pages.get_template('card.md').render(
-        kind=THINGS[model.kind_], license=license, loss=t.loss_name if t else model.name, how=how, rows=rows[:MOST],
+        kind=THINGS[model.kind_], license=license, loss=getattr(model, 'name', None) or t.loss_name, how=how, rows=rows[:MOST],
         left=len(rows) - len(rows[:MOST]), data=title,
         found=found(ds) if here else [], scores=_score_rows(measured), tested='test' in measured,
-        chosen=re.search(r'\||tuned', how['readout']) is not None, probed=_probed(t, model.refit), refit=model.refit,
+        chosen=re.search(r'\||tuned', how['readout']) is not None, probed=None if isinstance(model, Blend) else _probed(t, model.refit), refit=model.refit,
         few=[r['label'] for r in rows if r['count'] != '–' and r['count'] < RARE], rare=RARE,
         pretrained=_pretrained(t), use=_use(model, name, repo))
     return text.rstrip() + '\n'

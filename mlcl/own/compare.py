@@ -20,14 +20,15 @@ from ..encoders import encoder_class
 from ..encoders.images import available
 from ..losses import LOSSES
 from ..labels import buckets
-from .baselines import baselines_for, measured, run_baseline, simple
+from .baselines import baselines_for, measured, outcome, run_baseline, simple
+from .blend import run_blends
 from .choices import Plan, advice, by_label, choose_settings, cost, enough, given_up
 from .choices import most_epochs, next_runs, one_run, probe_settings, with_first
 from .read import folded, found, read
 from .report import results, score_name, together, write_report
 from .options import afford, check_output, positive, whole
 from ..probe import Readout
-from ..study import Experiment, Store, attempt, brief, device_name, minutes, pool, run, run_all, stored_scores
+from ..study import Experiment, Store, attempt, device_name, minutes, pool, run, run_all, stored_scores
 
 # %% ../../nbs/81_compare.ipynb #e6f05aac
 def memory(ds: Dataset) -> float: # bytes of a process that trains on it
@@ -77,15 +78,10 @@ def run_baselines(ds: Dataset, store: Store, out: Path, limit: float, # seconds
             if spent > limit: say(f'{exp.loss}: left out for want of time'); continue
             with modified_env(MLCL_RESULTS=str(out)): recs = attempt(exp, 'baseline', partial(run_baseline, ds))
             store.append(recs)
-            said, spent = brief(recs), spent + recs[0]['seconds']
-            say(f'{exp.loss}: {_outcome(said)}  {minutes(said["seconds"])}')
+            spent += recs[0]['seconds']
+            say(f'{exp.loss}: {outcome(recs)}  {minutes(recs[0]["seconds"])}')
         res.append(exp)
     return res
-
-def _outcome(said):
-    "What a line of the progress says of a run."
-    if e := said['error']: return f"FAILED: {e['kind']}: {e['message'].splitlines()[0][:60]}"
-    return f"val Macro-F1 {said['val_macro_f1']:.3f}"
 
 # %% ../../nbs/81_compare.ipynb #3abea83b
 def trial(ds: Dataset, encoder: str, loss: str, settings: dict, store: Store, out: Path
@@ -268,9 +264,10 @@ def _trained(ds, out, say, begun, time_budget, losses, seeds, jobs, encoder, thr
     simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
     jobs, until = max(1, min(jobs, int(available()//memory(ds)))), budget and begun + budget
     exps, lost, expected = train_all(ds, encoder, s | more, losses, seeds, jobs, budget, until, store, out, say)
+    blends = run_blends(ds, store, exps, simples, thresholds, out, say)
     times = dict(budget=time_budget, expected=expected, spent=time.monotonic() - begun, given_up=lost)
     how = dict(encoder=encoder, settings=exps[0].settings, time=times)
-    return _reported(ds, store, exps, simples, thresholds, out, say, **how)
+    return _reported(ds, store, exps + blends, simples, thresholds, out, say, **how)
 
 # %% ../../nbs/81_compare.ipynb #25356fc5
 def compare(data, # what `read` takes, or a `Dataset`

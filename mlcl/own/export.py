@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from ..encoders import Backbone, HuggingFace, blueprint, pool_tokens, same_weights, weights_sha256
 from ..encoders import without_downloads
-from .baselines import BaselineClassifier, is_baseline
+from .baselines import BaselineClassifier
+from .blend import Blend, load_model
 from .estimator import MultiLabelClassifier
 from .options import check_output
 
@@ -122,11 +123,10 @@ INSTEAD = 'predict with it by `mlcl predict`, or train a loss, such as bce'
 
 def _network(model):
     "A classifier with a network, or the one in a file; `ValueError` for what has none."
-    if isinstance(model, (str, os.PathLike)):
-        if is_baseline(model): raise ValueError(f'model: expected a network, got the baseline in {model}; {INSTEAD}')
-        return MultiLabelClassifier.load(model)
-    if isinstance(model, BaselineClassifier):
-        raise ValueError(f'model: expected a network, got the baseline {model.name}; {INSTEAD}')
+    if isinstance(model, (str, os.PathLike)): model = load_model(model)
+    if isinstance(model, (BaselineClassifier, Blend)):
+        kind = 'blend' if isinstance(model, Blend) else 'baseline'
+        raise ValueError(f'model: expected a network, got the {kind} {model.name}; {INSTEAD}')
     if not isinstance(model, MultiLabelClassifier):
         raise ValueError(f'model: expected a MultiLabelClassifier or a file of one, got {type(model).__name__}')
     check_is_fitted(model)

@@ -11,7 +11,8 @@ import numpy as np, pandas as pd
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from .cells import cell_text
-from .baselines import BaselineClassifier, is_baseline, load_baseline
+from .baselines import BaselineClassifier
+from .blend import Blend, load_model
 from .estimator import MultiLabelClassifier
 from .instances import dense, instances, table_file, texts
 from .options import check_output, in_a_sheet, shown, whole
@@ -86,8 +87,7 @@ def _model(model, path):
     "A model, or the one in a file; `ValueError` if model and data are swapped."
     if Path(path).suffix == '.safetensors':
         raise ValueError(f'data: expected a table or pictures, got the model {path}; first the model, then the data')
-    if isinstance(model, (MultiLabelClassifier, BaselineClassifier)): return model
-    return load_baseline(path) if is_baseline(path := model) else MultiLabelClassifier.load(path)
+    return model if isinstance(model, (MultiLabelClassifier, BaselineClassifier, Blend)) else load_model(model)
 
 # %% ../../nbs/89_predict.ipynb #29611236
 def predictions(model: MultiLabelClassifier, # or a file that holds one

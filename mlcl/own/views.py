@@ -22,6 +22,7 @@ class View:
     def fit(self, ds: Dataset): return self
     def __call__(self, x): return np.empty((len(x), 0)) # instances → (n, d)
     def of(self, ds: Dataset, part: str): return self(take(ds.x, ds.splits[part])) # (n, d) of one split
+    def state(self): return {} # what the constructor needs to make it again
 
 # %% ../../nbs/79_views.ipynb #e5b04103
 NGRAMS = dict(words=dict(token_pattern=r'\w+', ngram_range=(1, 2)), chars=dict(analyzer='char_wb', ngram_range=(2, 5)))
@@ -69,7 +70,6 @@ class Colours(View):
         rows = [(small[i][0] // 32).flatten(1).long() for i in range(n)] # 8 steps of red, green and blue
         counts = [torch.bincount(64*r + 8*g + b, minlength=512) for r, g, b in rows]
         return torch.stack(counts).float().div(96**2).sqrt().numpy()
-    def state(self): return {}
 
 class FrozenView(View):
     "Standardised features of a frozen pretrained network, scaled to rows of about length 1."
