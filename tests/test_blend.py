@@ -29,7 +29,7 @@ def test_the_mean_of_calibrated_probabilities(trained):
 
 
 def test_odds_are_finite_and_a_constant_model_changes_little():
-    assert np.isfinite(b.odds([0., 1.])).all() and b.odds([.5])[0] == 0
+    assert np.isfinite(b.log_odds([0., 1.])).all() and b.log_odds([.5])[0] == 0
     ds = read(numbers())
     one, two = BaselineClassifier('logistic').fit_dataset(ds), Blend('logistic+frequent').fit_dataset(ds)
     y, x = ds.y[ds.splits['test']], take(ds.x, ds.splits['test'])

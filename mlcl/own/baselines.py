@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALL', 'Recipe', 'BASELINES', 'Fitted', 'FORMAT', 'baselines_for', 'fit_baseline', 'read_scores', 'Simple', 'simple',
-           'run_baseline', 'outcome', 'records_of', 'measured', 'platt', 'Predicts', 'BaselineClassifier', 'format_of',
-           'is_baseline', 'load_baseline']
+           'run_baseline', 'outcome', 'records_from', 'measured', 'platt', 'Predicts', 'BaselineClassifier',
+           'format_of', 'is_baseline', 'load_baseline']
 
 # %% ../../nbs/68_baselines.ipynb #6fa2d90a
 import json, time
@@ -114,11 +114,12 @@ def simple(ds: Dataset, name: str) -> Simple:
     settings = dict(bootstrap=1000, strengths=list(getattr(BASELINES[name].model(), 'strengths', ())))
     return Simple(ds.name, 'simple', name, settings | dict(data=ds.sha256))
 
+# %% ../../nbs/68_baselines.ipynb #68d1c001
 def run_baseline(ds: Dataset, exp: Simple) -> list: # one record for each readout and split
     "Train, read out, measure: as `mlcl.study.run`."
     start = time.perf_counter()
     fit = fit_baseline(ds, exp.loss, exp.seed)
-    return records_of(ds, exp, fit.readouts, time.perf_counter() - start)
+    return records_from(ds, exp, fit.readouts, time.perf_counter() - start)
 
 def outcome(recs: list # of a run
     ) -> str:
@@ -127,7 +128,7 @@ def outcome(recs: list # of a run
     if e := said['error']: return f"FAILED: {e['kind']}: {e['message'].splitlines()[0][:60]}"
     return f"val Macro-F1 {said['val_macro_f1']:.3f}"
 
-def records_of(ds: Dataset, exp: Simple, readouts: dict, # as from `read_scores`
+def records_from(ds: Dataset, exp: Simple, readouts: dict, # as from `read_scores`
                trained: float # seconds that training took
     ) -> list: # one record for each readout and split
     "Measure readouts, and keep their scores."
@@ -171,6 +172,7 @@ class Predicts:
     def predict(self, X): return (self.decision_function(X) > 0).astype(int)
     def predict_labels(self, X): return [tuple(self.classes_[r > 0].tolist()) for r in self.predict(X)]
 
+# %% ../../nbs/68_baselines.ipynb #68d1c002
 class BaselineClassifier(Predicts):
     "A baseline with a threshold for each label, for new instances."
     def __init__(self, name: str, # a key of `BASELINES`

@@ -61,6 +61,7 @@ def _label_rows(model, counts):
     rows = [dict(label=l, count=n, threshold=f'{t:.3f}') for l, n, t in rows]
     return rows if '–' in counts else sorted(rows, key=lambda r: -r['count'])
 
+# %% ../../nbs/18_card.ipynb #e18a001d
 def _trained(model):
     "The trained network of a model; of a blend, that of its first loss; None where there is none."
     return next((m.trained_ for m in getattr(model, 'models_', [model]) if hasattr(m, 'trained_')), None)
@@ -76,13 +77,15 @@ def _in_short(model):
     t = model.trained_
     return f"{t.loss_name} with {t.encoder_name}, {t.settings['epochs']} epochs, readout {model.readout_}"
 
+# %% ../../nbs/18_card.ipynb #e18a001e
 def _how(model):
     "Facts of the training by name."
     columns = dict(columns=', '.join(np.ravel([*model.columns_.values()]).tolist())) if model.columns_ else {}
     made = columns | {'made with': f'mlcl {__version__}, PyTorch {torch.__version__}'}
     if isinstance(model, Blend):
         parts = {f'model {k}': _in_short(m) for k, m in enumerate(model.models_, 1)}
-        return parts | dict(readout='the mean of their probabilities' + ', thresholds tuned'*(model.thresholds != .5)) | made
+        tuned = ', thresholds tuned'*(model.thresholds != .5)
+        return parts | dict(readout=f'the mean of their probabilities{tuned}') | made
     if isinstance(model, BaselineClassifier):
         return dict(baseline=_in_short(model), readout=model.readout) | made
     t, s = model.trained_, model.trained_.settings
@@ -156,10 +159,11 @@ def card(model, # a `MultiLabelClassifier`, a `BaselineClassifier` or a `Blend`
     pages = Environment(loader=PackageLoader('mlcl.own', '.'), trim_blocks=True, finalize=_said,
                         undefined=StrictUndefined)
     text = pages.get_template('card.md').render(
-        kind=THINGS[model.kind_], license=license, loss=getattr(model, 'name', None) or t.loss_name, how=how, rows=rows[:MOST],
+        kind=THINGS[model.kind_], license=license, loss=getattr(model, 'name', None) or t.loss_name, how=how,
+        rows=rows[:MOST], refit=model.refit, probed=None if isinstance(model, Blend) else _probed(t, model.refit),
         left=len(rows) - len(rows[:MOST]), data=title,
         found=found(ds) if here else [], scores=_score_rows(measured), tested='test' in measured,
-        chosen=re.search(r'\||tuned', how['readout']) is not None, probed=None if isinstance(model, Blend) else _probed(t, model.refit), refit=model.refit,
+        chosen=re.search(r'\||tuned', how['readout']) is not None,
         few=[r['label'] for r in rows if r['count'] != '–' and r['count'] < RARE], rare=RARE,
         pretrained=_pretrained(t), use=_use(model, name, repo))
     return text.rstrip() + '\n'
