@@ -176,6 +176,15 @@ def _compare(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a fol
     compare(data, out=out, jobs=jobs, **options | split)
 
 # %% ../nbs/48_cli.ipynb #45141578
+def _baseline(seed, loss, refit=False, thresholds='label', unknown=None, sep=None, **other):
+    "A baseline, with the options that it has; `ValueError` for others."
+    from mlcl.own import BaselineClassifier
+    from mlcl.own.choices import COUNTED, known_thresholds
+    if other: raise ValueError(f'{next(iter(other))}: the baseline {loss} has no such option')
+    readout = COUNTED[known_thresholds(thresholds)][-1]
+    return BaselineClassifier(loss, readout, random_state=seed, refit=refit)
+
+# %% ../nbs/48_cli.ipynb #45141579
 @command('train', 'mlcl.own.read:read', 'mlcl.own.estimator:MultiLabelClassifier',
          without=('random_state', 'validation'))
 def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folder of pictures with a label file
@@ -184,7 +193,7 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
            new_splits: bool = False, # draw new splits, even if there is a column `split`
            **options):
     "train a model on your data: a loss, a baseline such as tfidf_svm, or several with + between"
-    from mlcl.own import BaselineClassifier, Blend, MultiLabelClassifier, found, read, split_scores, write_card
+    from mlcl.own import Blend, MultiLabelClassifier, found, read, split_scores, write_card
     from mlcl.own.baselines import BASELINES
     from mlcl.own.card import card_file
     from mlcl.own.options import check_output
@@ -192,7 +201,7 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
     card_file(out)
     given, loss = _taken(MultiLabelClassifier, options), options.get('loss') or ''
     if '+' in loss: model = Blend(given.pop('loss'), random_state=seed, **given)
-    elif loss in BASELINES: model = BaselineClassifier(loss, random_state=seed, refit=given.get('refit', False))
+    elif loss in BASELINES: model = _baseline(seed, **given)
     else:
         model = MultiLabelClassifier(random_state=seed, **given)
         model.check_params()

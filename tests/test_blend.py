@@ -146,6 +146,26 @@ def test_commands_and_card(tmp_path, capsys, monkeypatch):
     assert main(['train', 't.csv', '--loss', 'bce+nothing']) and 'loss: expected names among' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('words, said', [(['--loss', 'tfidf_svm', '--epochs', '3'], 'epochs: the baseline tfidf_svm has no such option'), (['--loss', 'chars_svm', '--finetune'], 'finetune: the baseline'),
+    (['--loss', 'tfidf_svm+chars_svm', '--encoder', 'bag'], 'encoder: the baselines tfidf_svm.chars_svm have no such option'), (['--loss', 'bce+tfidf_svm', '--finetune', '--encoder', 'bag'], 'finetune: expected an encoder among')])
+def test_options_that_a_model_does_not_have_are_refused(tmp_path, capsys, monkeypatch, words, said):
+    import re
+    from mlcl.cli import main
+    monkeypatch.chdir(tmp_path)
+    noisy().to_csv('t.csv', index=False)
+    assert main(['train', 't.csv', '--text', 'text', *words]) and re.search(said, capsys.readouterr().err) and not (tmp_path/'model.safetensors').exists()
+
+
+@pytest.mark.parametrize('kind, readout', [('label', 'scores|label'), ('global', 'scores|global'), ('.5', 'scores@0')])
+def test_thresholds_of_a_baseline(tmp_path, monkeypatch, kind, readout):
+    from mlcl.cli import main
+    monkeypatch.chdir(tmp_path)
+    noisy().to_csv('t.csv', index=False)
+    main(['train', 't.csv', '--text', 'text', '--loss', 'tfidf_svm', '--thresholds', kind])
+    model = load_model('model.safetensors')
+    assert model.readout == readout and (len({*model.thresholds_.tolist()}) == 1) == (kind != 'label')
+
+
 def test_a_card_of_every_kind(trained):
     model, ds = trained
     text = card(model, ds)

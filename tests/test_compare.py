@@ -3,7 +3,7 @@ import html.parser, json, re, time, types
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.study import Store
-from mlcl.own import label_matrix, read, recommend
+from mlcl.own import MultiLabelClassifier, label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts
 
 c, options, choices, report = (import_module(f'mlcl.own.{m}') for m in ('compare', 'options', 'choices', 'report'))
@@ -11,10 +11,29 @@ READ = choices.COUNTED['label']
 
 @pytest.mark.parametrize('options, said', [(dict(losses=['regg']), 'losses: expected names among bce'), (dict(seeds=0), 'seeds: expected a whole number of at least 1'),
     (dict(time_budget=-1), 'time_budget: expected a positive'), (dict(time_budget=float('nan')), 'time_budget: expected a positive'), (dict(losses=[]), 'losses: expected at least one'),
-    (dict(thresholds='each'), "thresholds: expected 'label', 'global' or .5, got 'each'"), (dict(epochs=0), 'epochs: expected a whole number of at least 1'),
+    (dict(thresholds='each'), "thresholds: expected 'label', 'global' or .5, got 'each'"), (dict(epochs=0), 'epochs: expected a whole number of at least 1'), (dict(finetune=True, encoder='bag'), 'finetune: expected an encoder among .*, got bag'),
     (dict(encoder='mlp'), "'mlp' reads features"), (dict(encoder='bag', lr=1e30), 'trial: one epoch of bce with bag failed: TrainingFailed')])
 def test_bad_settings_are_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said): c.compare(texts(), text='text', out=tmp_path/'out', baselines=False, say=QUIET, **options)
+
+
+@pytest.mark.parametrize('frozen', ['', ':frozen'])
+def test_finetune_trains_all_of_a_pretrained_network(tmp_path, frozen):
+    from mlcl.encoders import tiny_roberta
+    tiny_roberta(tmp_path/'net', list(noisy().text))
+    lines = []
+    res = c.compare(noisy(), ['bce'], seeds=1, epochs=1, text='text', encoder=f"hf:{tmp_path/'net'}{frozen}", finetune=True, baselines=False, out=tmp_path/'out', say=lines.append)
+    assert res['encoder'] == f"hf:{tmp_path/'net'}" and res['settings']['prior_bias'] and res['settings']['head_lr'] == 1e-3
+    assert any('about' in l and '1 losses' in l for l in lines) # the time is said before the training
+    ds = read(noisy(), text='text')
+    model = MultiLabelClassifier(encoder=f"hf:{tmp_path/'net'}{frozen}", finetune=True, epochs=1).fit_dataset(ds)
+    assert model.trained_.encoder_name == f"hf:{tmp_path/'net'}" and all(p.requires_grad for n, p in model.trained_.model.encoder.named_parameters() if 'pooler' not in n)
+
+
+def test_finetune_needs_a_pretrained_network(monkeypatch):
+    monkeypatch.setattr(choices, 'pretrained', lambda kind: None)
+    with pytest.raises(ValueError, match='finetune: expected a pretrained network on this machine, got none; encoder hf:sentence-transformers'): choices.unfrozen('text')
+    with pytest.raises(ValueError, match='finetune: expected texts or pictures, got numbers'): c.compare(numbers(), ['bce'], finetune=True, say=QUIET)
 
 
 def test_memory_is_estimated_before_training(tmp_path, monkeypatch):

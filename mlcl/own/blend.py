@@ -64,8 +64,10 @@ class Blend(Predicts):
         ):
         self.name, self.random_state, self.refit, self.readout = '+'.join(names_in(name)), random_state, refit, 'blend'
         self.thresholds, self.options = known_thresholds(thresholds), options
-        for m in self._made(refit):
-            if isinstance(m, MultiLabelClassifier): m.check_params()
+        networks = [m for m in self._made(refit) if isinstance(m, MultiLabelClassifier)]
+        if (other := [k for k in options if k not in ('unknown', 'sep')]) and not networks:
+            raise ValueError(f'{other[0]}: the baselines {self.name} have no such option')
+        for m in networks: m.check_params()
 
     def _made(self, refit):
         "The models, not trained."

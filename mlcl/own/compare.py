@@ -23,7 +23,7 @@ from ..labels import buckets
 from .baselines import baselines_for, measured, outcome, run_baseline, simple
 from .blend import run_blends
 from .choices import Plan, advice, by_label, choose_settings, cost, enough, given_up
-from .choices import most_epochs, next_runs, one_run, probe_settings, with_first
+from .choices import most_epochs, next_runs, one_run, probe_settings, unfrozen, with_first
 from .read import folded, found, read
 from .report import results, score_name, together, write_report
 from .options import afford, check_output, positive, whole
@@ -276,10 +276,13 @@ def compare(data, # what `read` takes, or a `Dataset`
             out=None, # folder for report.html, report.json and the records; default: compare-NAME
             time_budget: float = None, # minutes for all: features, baselines, training and the report
             jobs: int = 1, # processes; 1 trains in this one
-            encoder: str = None, epochs: int = None, lr: float = None, # default: chosen by kind and size
-            batch_size: int = None, # likewise
+            encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
+            finetune: bool = False, # train all of a pretrained network
+            epochs: int = None, # passes over the training data; default: by size
+            lr: float = None, # highest learning rate; default: by encoder
+            batch_size: int = None, # instances in a batch; default: by size
             thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
-            baselines: bool = True, # also train what everybody tries first?
+            baselines: bool = True, # also train what everybody tries first
             folds: int = None, # compare on so many folds, each the test split once; the time is divided among them
             say=print, # gets the lines of the progress
             **reading # as in `read`
@@ -287,10 +290,10 @@ def compare(data, # what `read` takes, or a `Dataset`
     "Train losses and baselines on a data set with the same budget, and say which to take."
     begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
-    whole('folds', folds, 2)
+    whole('folds', folds, 2), probe_settings(thresholds) # said before any work
     if out is not None: check_output(out)
-    probe_settings(thresholds) # said before any work
     ds, losses = _data(data, reading, losses, say)
+    if finetune: encoder = unfrozen(ds.kind, encoder)
     if encoder is not None: encoder_class(encoder, ds.kind)
     out = Path(out or f"compare-{ds.info.get('title', ds.name)}")
     how = dict(losses=losses, seeds=seeds, jobs=jobs, encoder=encoder, thresholds=thresholds, baselines=baselines)

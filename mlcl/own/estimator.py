@@ -169,7 +169,7 @@ class _FitDataset:
         ):
         "Fit on a data set with splits, such as `read` makes."
         self.check_params()
-        encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size)
+        encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size, self.finetune)
         s, seed = s | builtin(self.settings or {}), self._seed()
         t = learner.train(ds, encoder, str(self.loss), s, seed=seed)
         f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
@@ -279,12 +279,12 @@ class _Loaded:
 
 # %% ../../nbs/83_estimator.ipynb #ad733b34
 PARTS = (_Instances, _Labels, _Params, _Fit, _Parts, _FitDataset, _Kept, _Predict, _Score, _Saved, _Loaded)
-
 class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
     "A multi-label classifier for features, texts or pictures, by scikit-learn's conventions."
     def __init__(self,
                  loss: str = DEFAULT_LOSS, # a name from `mlcl.losses.LOSSES`
                  encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
+                 finetune: bool = False, # train all of a pretrained network
                  epochs: int = None, # passes over the training data; default: by size, see `choose_settings`
                  lr: float = None, # highest learning rate; default: by encoder
                  batch_size: int = None, # instances in a batch; default: by size
@@ -292,15 +292,15 @@ class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
                  thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
                  readout: str = None, # one of `COUNTED[thresholds]`; default: the best on the validation split
                  validation: float = .2, # share of the training data that chooses readout and thresholds
-                 refit: bool = False, # then train once more on all of the data?
+                 refit: bool = False, # then train once more on all of the data
                  unknown: str = None, # NaN in labels: 'absent', or 'mask' for a loss on logits; default: refused
                  sep: str = None, # what separates labels in a text such as 'a|b'; default: found automatically
                  random_state=None # a seed, or a `RandomState`
         ):
         self.loss, self.encoder, self.epochs, self.lr, self.batch_size = loss, encoder, epochs, lr, batch_size
-        self.settings, self.thresholds, self.readout = settings, thresholds, readout
-        self.validation, self.refit = validation, refit
-        self.unknown, self.sep, self.random_state = unknown, sep, random_state
+        self.settings, self.thresholds, self.readout, self.finetune = settings, thresholds, readout, finetune
+        self.validation, self.refit, self.unknown = validation, refit, unknown
+        self.sep, self.random_state = sep, random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
