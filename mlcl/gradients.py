@@ -16,7 +16,7 @@ import time
 from typing import NamedTuple
 import numpy as np, torch
 from .labels import as_sets, spread
-from .learner import complete, device, make_learner
+from .learner import complete, device, make_learner, recorded
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import no_random
@@ -174,7 +174,7 @@ def observe_all(table: dict, # data set → (encoder, settings)
     store, ids = store or store_of('gradients'), []
     for seed, (name, (encoder, settings)) in ((s, row) for s in seeds for row in table.items()):
         for loss in losses:
-            what = dict(dataset=name, encoder=encoder, loss=loss, settings=complete(settings), seed=seed)
+            what = dict(dataset=name, encoder=encoder, loss=loss, settings=recorded(settings), seed=seed)
             ids.append(run := content_hash(dict(what, n_batches=n_batches)))
             if store.has(run): continue
             seen = observe(load(name), encoder, loss, settings, seed, n_batches)

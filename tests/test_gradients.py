@@ -167,3 +167,13 @@ def test_watching_does_not_disturb_training():
     settings = dict(epochs=2, batch_size=16, encoder=dict(widths=(4, 8), dropout=0.5))
     seen, plain = observe(ds, "resnet", "reg", settings, seed=3, n_batches=2), train(ds, "resnet", "reg", settings, seed=3)
     assert [h["train_loss"] for h in seen["history"]] == [h["train_loss"] for h in plain.history]
+
+
+@pytest.mark.parametrize('study, more', [('gradients', ('n_batches',)), ('representation', ('queue',))])
+def test_the_runs_of_a_page_are_found_again(study, more):
+    "A page that trains what is missing must not train all of it again because a setting was added."
+    from mlcl.learner import recorded
+    from mlcl.study import content_hash, store_of
+    for r in store_of(study).records():
+        what = dict(dataset=r['dataset'], encoder=r['encoder'], loss=r['loss'], settings=recorded(r['settings']), seed=r['seed'], **{k: r[k] for k in more})
+        assert content_hash(what) == r['run'], r['run']

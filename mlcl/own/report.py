@@ -196,9 +196,11 @@ def recommend(rows: list) -> str: # some sentences
     test = _interval(top['macro_f1'], top['lower'], top['upper'])
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
     ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
-    clear = 'leads it by more than a standard error and keeps up in both measures'
-    best = 'it is the best' if not ahead else f'no other model {clear}' if simple else 'it leads the best baseline'
-    how = f'by the mean of Macro-F1 and Micro-F1 on validation data ({macro:.3f} and {micro:.3f})'
+    mean = 'the mean of Macro-F1 and Micro-F1'
+    clear = f'by more than a standard error in {mean} without losing in one of the two'
+    best = f'it is first by {mean}' if not ahead else f'no other model leads it {clear}'
+    if ahead and not simple: best = f'it leads the best baseline in {mean}'
+    how = f'on validation data ({macro:.3f} and {micro:.3f})'
     res = f'Take {name}: {best} {how}, and it has Macro-F1 {test} on test data.'
     return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
@@ -209,7 +211,7 @@ def _others(rest, simple):
     "What the best of the other kind does: a baseline beside a loss, a loss beside a baseline."
     other = next((r for r in rest if bool(r.get('baseline')) != bool(simple)), None)
     if other is None: return ''
-    what = 'loss' if simple else 'baseline'
+    what = 'baseline' if not simple else 'blend' if '+' in other['loss'] else 'loss'
     said = f" The best {what}, {other['loss']}, took {minutes(other['seconds'])} and "
     if other['behind'][1] > 0: return said + f"is behind by {_interval(*other['behind'])} on test data."
     if other['behind'][2] < 0:

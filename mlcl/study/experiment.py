@@ -121,7 +121,8 @@ def _short(res, newer):
     "Leave out what is named only where it differs."
     for part, values in newer.items():
         res[part] = {k: v for k, v in res[part].items() if k not in values or v != values[k]}
-    for k in ('finetune', 'head_lr', 'prior_bias'):
+    from mlcl.learner import NEWER
+    for k in ('finetune', *NEWER):
         if not res[k]: del res[k]
     kind = res['probe'].pop('kind')
     one_of('settings.probe.kind', kind, ['grid', 'linear', 'both'])
