@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALL', 'Recipe', 'BASELINES', 'Fitted', 'FORMAT', 'baselines_for', 'fit_baseline', 'read_scores', 'Simple', 'simple',
            'run_baseline', 'outcome', 'records_from', 'measured', 'platt', 'Predicts', 'BaselineClassifier',
-           'format_of', 'is_baseline', 'load_baseline']
+           'format_of', 'from_file', 'is_baseline', 'load_baseline']
 
 # %% ../../nbs/68_baselines.ipynb #6fa2d90a
 import json, time
@@ -221,6 +221,7 @@ def save(self: BaselineClassifier, path # a file that ends in .safetensors
     tensors = self.model_.arrays(self.strength_) | dict(thresholds=self.thresholds_)
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata=dict(mlcl=json.dumps(facts)))
 
+# %% ../../nbs/68_baselines.ipynb #68d1c005
 def format_of(path # a file
     ) -> str | None:
     "What a file of this package calls its format; None for another file."
@@ -228,6 +229,19 @@ def format_of(path # a file
         with safe_open(path, 'np') as f: facts = json.loads((f.metadata() or {}).get('mlcl', '{}'))
         return facts.get('format') if isinstance(facts, dict) else None
     except BROKEN: return None
+
+def from_file(path, what: str, wanted: str, # 'baseline' or 'blend', and its format
+              schema, # of its facts
+              make # (checked facts, tensors) → the model
+    ):
+    "The model in a file; `ValueError` for another file, or one whose parts do not fit together."
+    if format_of(path) != wanted: raise ValueError(f'{path}: expected a {what} that `save` wrote, got another file')
+    try:
+        with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
+        return make(schema.model_validate(d), t)
+    except Exception as e: # whatever a file of somebody else makes of a model
+        said = first_fault(e) if isinstance(e, ValidationError) else ' '.join(str(e).split())[:200] or type(e).__name__
+        raise ValueError(f'{path}: expected a {what} whose parts fit one another: {said}') from None
 
 def is_baseline(path # a file
     ) -> bool:
@@ -266,10 +280,4 @@ def _fitting(d, t):
 def load_baseline(path # what `save` wrote
     ) -> BaselineClassifier:
     "A saved baseline; `ValueError` for another file, or one whose parts do not fit together."
-    if not is_baseline(path): raise ValueError(f'{path}: expected a baseline that `save` wrote, got another file')
-    try:
-        with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
-        return _fitting(_Facts.model_validate(d), t)
-    except Exception as e: # whatever a file of somebody else makes of a model
-        said = first_fault(e) if isinstance(e, ValidationError) else ' '.join(str(e).split())[:200] or type(e).__name__
-        raise ValueError(f'{path}: expected a baseline whose parts fit one another: {said}') from None
+    return from_file(path, 'baseline', FORMAT, _Facts, _fitting)

@@ -13,8 +13,7 @@ from fastcore.basics import patch
 from fastcore.xtras import modified_env
 from functools import partial
 from pathlib import Path
-from pydantic import BaseModel, Field, ValidationError
-from safetensors import safe_open
+from pydantic import BaseModel, Field
 from safetensors.numpy import save_file
 from scipy.special import expit, logit
 from typing import Annotated, Literal
@@ -22,12 +21,11 @@ from ..data import Dataset, take
 from ..losses import LOSSES
 from ..metrics import tune_threshold
 from .baselines import BASELINES, BaselineClassifier, Predicts, Simple
-from .baselines import format_of, outcome, is_baseline, load_baseline, platt, read_scores, records_from
+from .baselines import format_of, from_file, outcome, is_baseline, load_baseline, platt, read_scores, records_from
 from .choices import COUNTED, known_thresholds, label_thresholds
 from .estimator import MultiLabelClassifier
 from .options import check_output
 from .report import ranking, score_name
-from ..saved import first_fault
 from ..study import Store, attempt, stored_scores
 
 # %% ../../nbs/07_blend.ipynb #07a00005
@@ -150,13 +148,7 @@ def _fitting(d, t):
 def load_blend(path # what `save` wrote
     ) -> Blend:
     "A saved blend; `ValueError` for another file, or one whose parts do not fit together."
-    if format_of(path) != BLEND: raise ValueError(f'{path}: expected a blend that `save` wrote, got another file')
-    try:
-        with safe_open(path, 'np') as f: d, t = json.loads(f.metadata()['mlcl']), {k: f.get_tensor(k) for k in f.keys()}
-        return _fitting(_Facts.model_validate(d), t)
-    except Exception as e: # whatever a file of somebody else makes of a model
-        said = first_fault(e) if isinstance(e, ValidationError) else ' '.join(str(e).split())[:200] or type(e).__name__
-        raise ValueError(f'{path}: expected a blend whose parts fit one another: {said}') from None
+    return from_file(path, 'blend', BLEND, _Facts, _fitting)
 
 def load_model(path # a file that `mlcl train` wrote
     ): # `MultiLabelClassifier`, `BaselineClassifier` or `Blend`

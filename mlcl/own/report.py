@@ -267,11 +267,11 @@ def _over_folds(of, ratio):
     val = {n: each(n, 'val_macro_f1') + each(n, 'val_micro_f1') for n in of[0] if all(n in o for o in of)}
     order, rows = sorted(val, key=lambda n: -val[n].mean()), []
     base = next((n for n in order if n in BASELINES), None)
-    for n in order[:order.index(base)] if base else ():
+    def better(n):
         gaps = [each(n, f'val_{m}_f1') - each(base, f'val_{m}_f1') for m in ('macro', 'micro')]
-        if _leads(*(g.mean() for g in gaps), np.sqrt((1/len(of) + ratio)*np.var(sum(gaps)/2, ddof=1))): break
-    else: n = base
-    order.sort(key=lambda m: n is not None and m != n)
+        return _leads(*(g.mean() for g in gaps), np.sqrt((1/len(of) + ratio)*np.var(sum(gaps)/2, ddof=1)))
+    top = base and next(filter(better, order[:order.index(base)]), base)
+    if top: order.sort(key=lambda n: n != top)
     for n in order:
         gap = fold_interval(each(order[0], 'macro_f1') - each(n, 'macro_f1'), ratio) if rows else [None]*3
         means = {k: each(n, k).mean() for k in ('val_macro_f1', 'val_micro_f1', 'micro_f1', 'map', 'seconds')}
