@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOGITS', 'EARLIER', 'MANY_LABELS', 'FEW', 'ON_LOGITS', 'CONTRASTIVE', 'CLAIMS', 'PRIMARY', 'SLOPES', 'MAIN',
-           'MATCHED', 'PROBES', 'READINGS', 'COUNTS', 'AT_FIRST', 'Claim', 'n_labels_of', 'embeds', 'by_readout',
-           'as_published', 'steady', 'evidence', 'entry', 'row', 'slope', 'by_size', 'fall', 'height', 'trend',
-           'by_curve', 'by_time', 'ledger', 'decide', 'interval', 'in_words', 'standing', 'at_first', 'first_edition',
-           'rivals']
+           'MATCHED', 'SOLVED', 'PROBES', 'READINGS', 'COUNTS', 'AT_FIRST', 'Claim', 'n_labels_of', 'embeds',
+           'by_readout', 'as_published', 'steady', 'evidence', 'entry', 'row', 'slope', 'by_size', 'fall', 'height',
+           'trend', 'by_curve', 'by_time', 'ledger', 'decide', 'interval', 'in_words', 'standing', 'at_first',
+           'first_edition', 'rivals', 'cut_to', 'at_equal_rates', 'of_study']
 
 # %% ../nbs/90_ledger.ipynb #f46e088f
 from .extras import need
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from .losses import LOSSES
 from .stats import _within, effect, effects, mean_interval
-from .verdicts import MARGIN, NOTHING, STRATA, VERDICTS, by_stratum, limits, holm, p_value, stratified, verdict, within
+from .verdicts import MARGIN, NOTHING, VERDICTS, by_stratum, limits, holm, p_value, stratified, stratum, verdict, within
 
 # %% ../nbs/90_ledger.ipynb #a274621e
 @dataclass
@@ -61,6 +61,7 @@ SLOPES = ('C2b', 'C2c', 'C6a', 'C6b', 'C8c') # slopes and a ratio: a margin in u
 #| code-fold: true
 MAIN = ('tuned', 'labels', 'text', 'images', 'first') # studies with main tables, for who wins: the preferred one first
 MATCHED = ('matched', 'labels', 'text', 'images', 'first') # and for one ingredient
+SOLVED = ('matched', 'pretrained') # studies with the solved probe
 PROBES = dict(first='probe1', second='probe')
 READINGS = (*PROBES, 'as published')
 def n_labels_of(records) -> dict: # data set → number of labels
@@ -74,9 +75,9 @@ def embeds(losses) -> bool:
 def by_readout(name: str, c: Claim, study: str = ''): # a readout, or a pair for a and the others
     "The readouts of both sides of a claim: of a reading, or of 'probe1' or 'probe'."
     if c.metric == 'grad_cv': return 'online'
-    probe = 'linear@features|each' if study == 'matched' else 'probe'
+    probe = 'linear@features|each' if study in SOLVED else 'probe'
     if name == 'as published': return tuple(probe if embeds(l) else 'own@.5' for l in (c.a, c.others))
-    if study != 'matched': return PROBES.get(name, name)
+    if study not in SOLVED: return PROBES.get(name, name)
     return tuple('linear@projection|each' if name == 'second' and embeds(l) else probe for l in (c.a, c.others))
 
 # %% ../nbs/90_ledger.ipynb #9a12c527
@@ -98,15 +99,17 @@ def steady(records) -> list: # records with the metric `grad_cv`
 def evidence(c: Claim,
              stores: dict, # study → records
              reading: str = 'first', # one of `READINGS`, or 'probe1' or 'probe'
-             checkpoint: str = 'last'
+             checkpoint: str = 'last',
+             studies: tuple = None # to look in, the preferred one first; default: `MAIN`, or `MATCHED` for an ingredient
     ) -> pd.DataFrame: # a row of `mlcl.stats.effects` for each data set, with its study
     "Each data set's effect, from the first study that has all losses concerned with two seeds or more."
     parts, seen, usual = [], set(), reading == 'as published' and not embeds(c.others)
-    for study in [s for s in (('matched',)*usual + MAIN if not c.matched else MATCHED) if s in stores]:
+    studies = studies or (MATCHED if c.matched else ('matched',)*usual + MAIN)
+    for study in [s for s in studies if s in stores]:
         n, held = n_labels_of(stores[study]), {r['loss'] for r in stores[study]}
         others = [l for l in c.others if l in held] if usual else c.others
         names = [d for d, k in n.items() if c.sets[0] <= k <= c.sets[1] and d not in seen]
-        if not names or not others: continue
+        if not (names and others and c.a): continue
         recs = steady(stores[study]) if c.metric == 'grad_cv' else stores[study]
         recs = [r for r in recs if r['metrics'].get(c.metric) is not None and r['checkpoint'] == checkpoint]
         how = dict(metric=c.metric, readout=by_readout(reading, c, study), checkpoint=checkpoint)
@@ -145,7 +148,7 @@ def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', stra
     c = Claim('C2b', 'the difference grows with the number of labels (a doubling)', 'reg', LOGITS)
     t = evidence(as_published(c) if reading == 'as published' else c, stores, reading, checkpoint)
     if t.empty or t.n_labels.nunique() < 3: return entry(c, reading, pd.DataFrame())
-    kind = t.encoder.replace(STRATA) if strata else pd.Series('all', t.index)
+    kind = t.encoder.map(stratum) if strata else pd.Series('all', t.index)
     x, y = (v - v.groupby(kind).transform('mean') for v in (np.log2(t.n_labels), t['mean']))
     return entry(c, reading, t) | slope(x, y, kind.nunique())
 
@@ -297,3 +300,33 @@ def rivals(c: Claim, stores: dict, reading: str = 'first') -> dict: # comparison
     sides |= {f'REG − {l.upper()}': replace(c, a='reg', others=(l,)) for l in LOGITS}
     sides['REG − best of three'] = replace(c, a='reg', others=LOGITS)
     return {k: entry(s, reading, evidence(s, stores, reading)) for k, s in sides.items()}
+
+# %% ../nbs/90_ledger.ipynb #90a9e002
+#| code-fold: true
+def cut_to(c: Claim, held: set) -> Claim: # a side without any loss is empty
+    "A claim between the losses of `held`, where `asl1` stands in for `asl`."
+    def some(*side):
+        there = ('asl1' if l == 'asl' and l not in held else l for l in side)
+        return tuple(l for l in there if l in held)
+    a, others = some(c.a) if isinstance(c.a, str) else some(*c.a), some(*c.others)
+    return replace(c, a=a[0] if len(a) == 1 else a, others=others)
+
+def at_equal_rates(records, losses) -> list: # the records of these losses on sets where they all have the same rates
+    "What may decide a claim about an ingredient."
+    some, rates = [r for r in records if r['loss'] in losses], {}
+    for r in some: rates.setdefault(r['dataset'], set()).add((r['settings']['lr'], r['settings'].get('head_lr')))
+    return [r for r in some if len(rates[r['dataset']]) == 1]
+
+def of_study(study: str, # one with the solved probe
+             records: list # of it
+    ) -> pd.DataFrame: # as from `decide`, without Holm's correction
+    "The claims that are one difference, by the records of one study."
+    held, res = {r['loss'] for r in records}, []
+    for c in CLAIMS:
+        one = cut_to(c, held)
+        if not (one.a and one.others): continue
+        some = at_equal_rates(records, {one.a, *one.others}) if c.matched else records
+        for reading in READINGS:
+            asked = cut_to(as_published(c), held) if reading == 'as published' else one
+            res.append(entry(c, reading, evidence(asked, {study: some}, reading, studies=(study,))))
+    return decide(pd.DataFrame(res), primary=())

@@ -135,6 +135,27 @@ def test_the_solved_probe_on_two_taps():
     assert led.evidence(claim('C8a'), stores).study.tolist() == ['labels']
 
 
+def whole(effect, dataset, head_lr=None, **more):
+    "Records of whole pretrained networks, of the losses that this study has; `head_lr`: those with a rate of their own."
+    recs = [r for v in ('linear@features|each', 'linear@projection|each', 'own@.5') for r in records(effect, dataset, readout=v, **more)]
+    settings = {l: dict(lr=1e-4, head_lr=(head_lr or {}).get(l, 1e-3)) for l in ('bce', 'zlpr', 'asl', 'proto', 'reg', 'wreg')}
+    names = dict(asl='asl1')
+    return [dict(r, loss=names.get(r['loss'], r['loss']), encoder='hf:net', settings=settings[r['loss']]) for r in recs if r['loss'] in settings]
+
+
+def test_one_regime_alone():
+    gains = dict(reg=.04, proto=.03, wreg=.02)
+    recs = [r for i in range(4) for r in whole({l: g*(1 + i/10) for l, g in gains.items()}, f'd{i}', dict(bce=1e-2) if i else None)]
+    d = led.of_study('pretrained', recs)
+    assert d.verdict[['C1', 'C5', 'C8b']].tolist() == ['holds']*3 and d.n_sets[['C1', 'C5']].tolist() == [4, 4]
+    assert 'C4' not in d.index and 'C10' not in d.index # their losses are not there
+    assert d.sets['C8a'] == 'd0' # elsewhere BCE has another rate
+    assert d.n_sets['C2a'] == 0 and d.verdict['C2a'] == 'open' # no set with few labels
+    assert led.of_study('pretrained', [r for r in recs if r['seed'] == 0]).n_sets.max() == 0 # one seed is no evidence
+    assert led.of_study('pretrained', [r for r in recs if r['loss'] != 'reg']).as_published['C1'] == 'open'
+    assert led.evidence(claim('C1'), dict(pretrained=recs)).empty # never pooled with the others
+
+
 def test_as_published_takes_the_studys_own_asl():
     "`asl1` where the records have it; else BCE and ZLPR. ASL with its own publication's settings is no rival."
     low = dict.fromkeys(led.LOGITS, -.2) | dict(asl=.3)
