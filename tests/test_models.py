@@ -187,6 +187,13 @@ def test_bfloat16_is_close(roberta):
     torch.testing.assert_close(p, q, rtol=.05, atol=.05)
 
 
+@pytest.mark.parametrize('has, gains', [(dict(amx_bf16=True), True), (dict(amx_bf16=False, avx512_bf16=True), False), ({}, False)])
+def test_bfloat16_pays_with_amx_alone(monkeypatch, has, gains):
+    from mlcl.encoders.features import gains_from_bfloat16
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: has, raising=False)
+    assert gains_from_bfloat16() is gains
+
+
 def test_what_is_not_trained_has_no_state(roberta):
     model = Model(make_encoder(roberta, toy('text'), length=16), torch.nn.Linear(16, 5), torch.nn.Identity())
     mine = {id(p) for group in parameter_groups(model) for p in group}

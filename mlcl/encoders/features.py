@@ -160,9 +160,8 @@ def same_weights(name: str, # specification of the network
 
 # %% ../../nbs/73_features.ipynb #8e571aa2
 def gains_from_bfloat16() -> bool:
-    "Whether this processor has instructions for products of bfloat16 matrices."
-    has = getattr(torch.cpu, 'get_capabilities', dict)()
-    return bool(has.get('amx_bf16') or has.get('avx512_bf16'))
+    "Whether this processor has AMX for products of bfloat16 matrices; without it they are slower than in float32."
+    return bool(getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'))
 
 def bfloat16(device, # where the network computes
              wanted: bool | None = None # True or False; None: where the processor gains from it
