@@ -234,6 +234,6 @@ def built(make, # a function that builds a model of the saved form
         model = make()
         model.load_state_dict(tensors)
     except Exception as e: # whatever a library makes of facts that do not fit
-        said = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        said = ' '.join(str(e).split())[:200] or type(e).__name__
         raise ValueError(f'path: expected a model whose parts fit one another: {said}') from None
     return model

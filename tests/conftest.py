@@ -13,6 +13,24 @@ if os.environ.get("MLCL_NEW_LOSS"):
     exec("\n".join(next(s for s in code if part in s) for part in ("import LOSSES", "class DiceSupConLoss")))
 
 
+LONGEST = "pages ray export compare data study_schedule estimator figures".split() # the others take half a minute at most
+
+
+def pytest_collection_modifyitems(items):
+    "Files that take long come first: begun last, one would run alone at the end."
+    place = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered_here():
+    "The data sets that a file registers are gone after it."
+    from mlcl.data import SETS
+    held = dict(SETS)
+    yield
+    SETS.clear(), SETS.update(held)
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     "The folder of the site as pandoc renders it, and the problems of its build. The first worker builds it for all."

@@ -27,7 +27,7 @@ def offline(monkeypatch):
     monkeypatch.setattr('transformers.AutoTokenizer.from_pretrained', no)
 
 
-def refused(tmp_path, tensors, facts, said=''):
+def refused(tmp_path, tensors, facts, said):
     "Both ways to load a file refuse it in one line."
     save_file(tensors, p := tmp_path/'bad.safetensors', metadata=dict(mlcl=facts if isinstance(facts, str) else json.dumps(facts)))
     for load in (MultiLabelClassifier.load, load_trained):
@@ -78,8 +78,9 @@ def test_tensors_that_do_not_fit(parts, tmp_path, name):
     t, facts = parts
     refused(tmp_path, t | {name: t[name]*float('nan')}, facts, f'{name}: expected finite numbers')
     refused(tmp_path, t | {name: t[name].to(torch.int8)}, facts, f'{name}: expected floating-point numbers, got int8')
-    refused(tmp_path, t | {name: t[name].ravel()[:-1].clone()}, facts)
-    refused(tmp_path, {k: v for k, v in t.items() if k != name}, facts)
+    fault = name if name.startswith(('encoder', 'loss')) else 'thresholds: expected one for each of 3' if 'thresholds' in name else 'probe: '
+    refused(tmp_path, t | {name: t[name].ravel()[:-1].clone()}, facts, fault)
+    refused(tmp_path, {k: v for k, v in t.items() if k != name}, facts, fault)
 
 
 def test_thresholds_are_probabilities_one_for_each_label(parts, tmp_path):
@@ -94,8 +95,9 @@ def test_thresholds_are_probabilities_one_for_each_label(parts, tmp_path):
     (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='new'), tokenizer=dict(json='{}', special={}))), 'a type among'),
     (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='bert', quantization_config={'a': 1}), tokenizer=dict(json='{}', special={}))), 'quantization_config'),
     (dict(name='frozen_text', spec='hf:x:frozen', config=dict(arg='FOLDER', n_features=6)), 'the name of a network on the hub'),
-    (dict(name='tv', spec='tv:resnet18', config=dict(arg='resnet18', pretrained=True)), ''), (dict(name='mobilenet_v2', spec='mobilenet_v2', config=dict(pretrained=True)), ''),
-    (dict(name='tv', spec='tv:../x', config=dict(arg='../x')), 'tv: expected one of'), (dict(name='timm', spec='timm:x', config=dict(arg='hf-hub:evil/x', pretrained=True)), '')])
+    (dict(name='tv', spec='tv:resnet18', config=dict(arg='resnet18', pretrained=True)), 'Missing key'),
+    (dict(name='mobilenet_v2', spec='mobilenet_v2', config=dict(pretrained=True)), 'Missing key'),
+    (dict(name='tv', spec='tv:../x', config=dict(arg='../x')), 'tv: expected one of'), (dict(name='timm', spec='timm:x', config=dict(arg='hf-hub:evil/x', pretrained=True)), 'timm: expected a name of')])
 def test_a_file_chooses_neither_code_nor_network(parts, tmp_path, encoder, said):
     "Point 15."
     (tmp_path/'evil').mkdir()
