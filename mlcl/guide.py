@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from .data import describe
 from .ledger import MAIN
-from .stats import SAME, effect, mean_interval, pooled
+from .stats import SAME, effect, effects, pooled
 from .study import FIFTEEN
+from .verdicts import limits, stratified
 
 # %% ../nbs/91_guide.ipynb #f0f9d4bd
 #| code-fold: true
@@ -134,13 +135,9 @@ def readout_gain(stores: dict, # study → records
                  readout: str, # such as 'own@tuned'
                  metric: str,
                  base: str = 'own@.5' # the readout that it is compared with
-    ) -> tuple: # mean over data sets, lower and upper end
+    ) -> tuple: # mean over sources within kinds of data, lower and upper end
     "BCE with a readout minus BCE with another one, from the first study at common settings that has the data set."
-    scores, first = {}, {}
-    for study in [s for s in MAIN[1:] if s in stores]:
-        for r in stores[study]:
-            asked = (r['loss'], r['split'], r['checkpoint']) == ('bce', 'test', 'last')
-            if first.setdefault(r['dataset'], study) == study and asked:
-                scores.setdefault((r['dataset'], r['readout']), {})[r['seed']] = r['metrics'][metric]
-    pairs = [(scores[d, readout], scores[d, base]) for d in sources(stores)]
-    return mean_interval([np.mean([a[s] - b[s] for s in a.keys() & b.keys()]) for a, b in pairs])
+    how = dict(metric=metric, readout=(readout, base))
+    parts = [effects(stores[s], 'bce', ('bce',), **how) for s in MAIN[1:] if s in stores]
+    r = stratified(pd.concat(parts).drop_duplicates('dataset').reset_index(drop=True))
+    return r['mean'], *limits(r)

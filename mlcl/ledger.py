@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from .losses import LOSSES
-from .stats import _within, effect, effects, mean_interval
+from .stats import _ends, _within, effect, effects, mean_error
 from .verdicts import MARGIN, NOTHING, VERDICTS, by_stratum, limits, holm, p_value, stratified, stratum, verdict, within
 
 # %% ../nbs/90_ledger.ipynb #a274621e
@@ -100,7 +100,7 @@ def evidence(c: Claim,
              stores: dict, # study → records
              reading: str = 'first', # one of `READINGS`, or 'probe1' or 'probe'
              checkpoint: str = 'last',
-             studies: tuple = None # to look in, the preferred one first; default: `MAIN`, or `MATCHED` for an ingredient
+             studies: tuple = None # the preferred one first; default: `MAIN`, or `MATCHED` for an ingredient
     ) -> pd.DataFrame: # a row of `mlcl.stats.effects` for each data set, with its study
     "Each data set's effect, from the first study that has all losses concerned with two seeds or more."
     parts, seen, usual = [], set(), reading == 'as published' and not embeds(c.others)
@@ -161,7 +161,7 @@ def trend(records: list,
           x, # record → position on the horizontal axis
           summary, # `fall` or `height`: linear in the curve
           c: Claim, reading: str = 'first', checkpoint: str = 'last'
-    ) -> pd.DataFrame: # dataset, encoder, mean, lower, upper, n_seeds, ids
+    ) -> pd.DataFrame: # dataset, encoder, mean, lower, upper, se, df, n_seeds, ids
     "One number for each seed's curve; their mean by data set, with an interval over seeds and test replicates."
     rows, held = [], {}
     for r in records:
@@ -177,7 +177,8 @@ def trend(records: list,
         stored = not any(d is None for c in spread for d in c)
         noise = _within(each, np.einsum('x,sxn->sn', weights, np.array(spread))) if stored else None
         ids, encoder = [i for e in at.values() for i in e['ids']], next(iter(at.values()))['encoder']
-        said = dict(zip(('mean', 'lower', 'upper'), mean_interval(each, noise)))
+        mean, se, df = mean_error(each, noise)
+        said = dict(zip(('mean', 'lower', 'upper'), _ends(mean, se, df)), se=se, df=df)
         rows.append(said | dict(dataset=d, encoder=encoder, n_seeds=len(seeds), ids=ids))
     return pd.DataFrame(rows)
 
@@ -207,7 +208,7 @@ def by_time(stores: dict, reading: str = 'first', checkpoint: str = 'last', stra
     if sides[0].empty or sides[1].empty: return entry(c, reading, pd.DataFrame())
     t = sides[0].merge(sides[1], on='dataset', suffixes=('', '_best'))
     ids = [[*i, *j] for i, j in zip(t.ids, t.ids_best)]
-    t = t.assign(mean=t['mean'] - t.mean_best, lower=np.nan, upper=np.nan, ids=ids)
+    t = t.assign(mean=t['mean'] - t.mean_best, se=np.nan, df=0, ids=ids)
     return entry(c, reading, t, strata)
 
 # %% ../nbs/90_ledger.ipynb #708d1411

@@ -265,7 +265,7 @@ def table(means, encoders='mlp', datasets=None, seeds=5, noise=.001, spread=None
     steps = np.linspace(-1, 1, seeds)*noise
     datasets = datasets or [f's{k}' for k in range(len(means))]
     encoders = [encoders]*len(means) if isinstance(encoders, str) else encoders
-    return pd.DataFrame([dict(dataset=d, encoder=e, mean=m, lower=m - .1, upper=m + .1, n_seeds=seeds, by_seed=dict(enumerate(m + steps)),
+    return pd.DataFrame([dict(dataset=d, encoder=e, mean=m, se=.1, df=40., n_seeds=seeds, by_seed=dict(enumerate(m + steps)),
                               spread={} if spread is None else spread, ids=[d]) for d, e, m in zip(datasets, encoders, means)])
 
 
@@ -308,7 +308,9 @@ def test_nothing_and_too_little_is_open():
     assert np.isnan(lone['se']) and verdict(lone) == 'open' and np.isnan(smallest(lone))
     assert verdict(dict(mean=.1, se=1e-6, df=1)) == 'open' and not within(dict(mean=0., se=1e-6, df=1))
     own = stratified(table([.3]))  # a single set keeps its own interval
-    assert limits(own) == pytest.approx((.2, .4))
+    half = ss.t.ppf([.975, .95], 40)*.1
+    assert limits(own) == pytest.approx((.3 - half[0], .3 + half[0])) and limits(own, .9) == pytest.approx((.3 - half[1], .3 + half[1]))
+    assert 0 < smallest(own | dict(df=np.inf)) < smallest(own)
 
 
 @pytest.mark.parametrize('mean, se, sign, give, said', [
