@@ -197,8 +197,10 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
     from mlcl.own.baselines import BASELINES
     from mlcl.own.card import card_file
     from mlcl.own.options import check_output
+    from mlcl.saved import can_be_loaded
     check_output(out, ('.safetensors',))
     card_file(out)
+    can_be_loaded(options.get('encoder'))
     given, loss = _taken(MultiLabelClassifier, options), options.get('loss') or ''
     if '+' in loss: model = Blend(given.pop('loss'), random_state=seed, **given)
     elif loss in BASELINES: model = _baseline(seed, **given)
@@ -267,9 +269,11 @@ def _click(p, first, said):
     typed = Word() if kind is str else None if kind is bool else kind
     if first: return click.Argument([p.name], type=typed, required=needed)
     default = f'; default: {p.default}' if p.default not in (p.empty, None, False, '') and 'default' not in said else ''
-    metavar = p.name.split('_')[-1].upper()
-    option = dict(is_flag=True, default=None) if kind is bool else dict(type=typed, metavar=metavar)
-    return click.Option(['--' + p.name.replace('_', '-')], help=said.replace('\n', ' ') + default, **option)
+    name, said, flag = p.name.replace('_', '-'), said.replace('\n', ' '), dict(is_flag=True, default=None)
+    if kind is bool and p.default is True:
+        return click.Option([f'--no-{name}', p.name], help=f'do not: {said}', flag_value=False, **flag)
+    option = flag if kind is bool else dict(type=typed, metavar=p.name.split('_')[-1].upper())
+    return click.Option([f'--{name}'], help=said + default, **option)
 
 # %% ../nbs/48_cli.ipynb #a609f193
 def _made(words):
@@ -282,8 +286,8 @@ def _made(words):
         given = {k: v for k, v in given.items() if v is not None}
         return f(*[given.pop(k) for k in order if k in given], **given)
     said = ' '.join(f'{p.name.upper()}: {s}.' for p, first, s in params if first and s)
-    about, params = f'{f.__doc__}\n\n{said}', [_click(*p) for p in params]
-    return click.Command(words.split()[-1], callback=call, params=params, help=about)
+    about, made = f'{f.__doc__}\n\n{said}', [_click(*p) for p in params]
+    return click.Command(words.split()[-1], callback=call, params=made, help=about)
 
 # %% ../nbs/48_cli.ipynb #3f4c51f7
 def parser(words: str = '' # of a group, such as 'study'

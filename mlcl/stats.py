@@ -266,8 +266,7 @@ def effects(records: list, # record dicts
     for r in records:
         if r['loss'] in all_of: held.setdefault(r['dataset'], []).append(r)
     full = [d for d, rs in held.items() if all_of <= {r['loss'] for r in rs} and d in (datasets or held)]
-    known = {r['dataset'] for r in records}
-    return pd.DataFrame([effect(held[d], d, a, others, **options) for d in full if SAME.get(d) not in known])
+    return pd.DataFrame([effect(held[d], d, a, others, **options) for d in full if SAME.get(d) not in full])
 
 # %% ../nbs/46_stats.ipynb #f1722b33
 def pooled(table: pd.DataFrame, # from `effects`

@@ -270,6 +270,10 @@ def test_a_baseline_that_wins_is_said_first():
     assert said.startswith('Take the baseline tfidf_svm (words, linear SVM)') and 'The best loss, bce, took 3 s and is behind by 0.031 [0.010, 0.050]' in said
     said = recommend([row('bce', [None]*3), row('tfidf_svm', [.01, -.02, .03], True)])
     assert said.startswith('Take bce') and 'The best baseline, tfidf_svm, took 3 s and cannot be told apart' in said and said.endswith('the simpler of the two will do.')
+    ahead = row('bce', [.0, -.1, .1]) | dict(val_macro_f1=.6)
+    for readout, sure in (('x|label', True), ('x|global', False)): # the error of a lead is known for one kind of thresholds
+        said = recommend([row('tfidf_svm', [None]*3, True) | dict(readout=readout), ahead])
+        assert 'no other model leads it' in said and ('by more than a standard error' in said) is sure
 
 
 def test_ties_go_to_the_baseline():

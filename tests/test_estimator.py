@@ -314,4 +314,12 @@ def test_weights_and_scores_go_by_row():
     m, i = MultiLabelClassifier(epochs=1, random_state=0), np.arange(120)[::-1]
     with pytest.raises(ValueError, match='expected X and sample_weight in the same order'): m.fit(x, y, sample_weight=pd.Series(1., index=i))
     with pytest.raises(ValueError, match='^sample_weight: needs about'): m.fit(x, y, sample_weight=np.full(120, 1e12))
+    with pytest.raises(ValueError, match='^sample_weight: expected a mean of at least 0.5, got 0.01'): m.fit(x, y, sample_weight=np.full(120, .01))
     with pytest.raises(ValueError, match='expected X and y in the same order'): m.fit(x, y).score(x, y.iloc[i])
+
+
+def test_options_of_the_encoder_join_the_defaults():
+    "One of them named, the others stay as `choose_settings` has them."
+    t = texts()
+    m = MultiLabelClassifier(encoder='bag', epochs=1, random_state=0, settings=dict(encoder=dict(dropout=.3))).fit(t.text, t.labels)
+    assert m.trained_.settings['encoder'] == dict(size=50_000, bigrams=True, dropout=.3)

@@ -362,7 +362,7 @@ def test_a_card_names_the_extra(encoder, extra, trained, monkeypatch):
         monkeypatch.setattr(model.trained_, 'encoder_name', encoder)
         monkeypatch.setattr(model, 'kind_', 'text' if 'hf' in encoder else 'image')
     text = card(model)
-    assert f"pip install 'mlcl[{extra}]'" in text and ('It builds on the pretrained network' in text) == (':' in str(encoder))
+    assert f"pip install 'mlcl[{extra}] @ git+https://" in text and ('It builds on the pretrained network' in text) == (':' in str(encoder))
 
 
 def test_only_a_trained_model_has_a_card():

@@ -375,6 +375,9 @@ def test_calibration_and_rankings_leave_unknown_labels_out():
     assert sum(r['n'] for r in q.reliability(z, p)) == known.sum()
     assert q.precision_at(z, s, 1) == q.precision_at(np.where(known, y, 0), np.where(known, s, -9), 1) > .5
     assert q.ndcg_at(z, s, 3) == pytest.approx(q.ndcg_at(np.where(known, y, 0), np.where(known, s, -9), 3))
+    for k in (0, 5):
+        for f in (q.precision_at, q.ndcg_at):
+            with pytest.raises(ValueError, match='^k: expected 1 to 4, the number of labels, got'): f(z, s, k)
     one = np.where(known[:, 0], y[:, 0], np.nan)
     rows = known[:, 0]
     a = q.calibrate(z, s)(s)[:, 0]

@@ -1,5 +1,5 @@
 "Predictions for files: pieces, kept columns, forms, and names that must not deceive."
-import json
+import json, shutil
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
 from mlcl.own import MultiLabelClassifier, cell_sets, predict_file, predictions, read, write_predictions
@@ -120,6 +120,10 @@ def test_folders_of_pictures(tmp_path):
     ds = read(pictures(tmp_path))
     m = MultiLabelClassifier(encoder='resnet', epochs=1, random_state=0).fit_dataset(ds)
     assert list(predict_file(m, tmp_path).instance[:2]) == ['0.png', '1.png']
+    (tmp_path/'new'/'a').mkdir(parents=True), (tmp_path/'new'/'b').mkdir()
+    for k in 'ab': shutil.copy(tmp_path/'0.png', tmp_path/'new'/k/'0.png') # two pictures of one name
+    assert list(predict_file(m, tmp_path/'new').instance) == ['a/0.png', 'b/0.png']
+    shutil.rmtree(tmp_path/'new')
     (tmp_path/'labels.csv').rename(tmp_path/'labels.txt')
     assert len(predict_file(m, tmp_path, rows=7)) == 40
     (tmp_path/'0.png').rename(tmp_path.parent/'far.png'), (tmp_path/'0.png').symlink_to(tmp_path.parent/'far.png')

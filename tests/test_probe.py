@@ -371,8 +371,8 @@ def test_shrunk_thresholds_by_hand():
     assert own[0] == 1.5 and own[2] == 4.5 and own[1] == common
     assert np.allclose(shrunk_thresholds(y, p), [(1.5 + common)/2, common, .75*4.5 + .25*common])
     assert np.allclose(shrunk_thresholds(y, p, 0.), own) and np.allclose(shrunk_thresholds(y, p, 1e12), common)
-    for bad in (-1., np.nan):
-        with pytest.raises(ValueError, match='^prior: expected a number of at least 0, got'): shrunk_thresholds(y, p, bad)
+    for bad in (-1., np.nan, np.inf):
+        with pytest.raises(ValueError, match='^prior: expected a finite number of at least 0, got'): shrunk_thresholds(y, p, bad)
 
 
 def test_shrinking_never_loses_badly_on_rare_labels():

@@ -1,4 +1,5 @@
 "Reading data of one's own, and refusing it."
+import re
 from collections import deque
 from importlib import import_module
 import numpy as np, pandas as pd, pytest
@@ -57,6 +58,21 @@ def test_bad_data_is_refused(tmp_path, make, said):
     data, options = make(tmp_path)
     with pytest.raises(ValueError, match=said) as e: read(data, **options)
     assert '\n' not in str(e.value)
+
+
+ZEROS = texts().assign(sea=[0, 1]*60, sky=[1, 1, 0]*40)
+@pytest.mark.parametrize('data, options, said', [
+    (ZEROS, dict(labels='sea,sky', sep='|'), "sep: expected nothing for columns of 0 and 1, got '|'"),
+    (texts(), dict(unknown='mask'), "unknown: expected nothing for label sets, got 'mask'"),
+    (texts(), dict(encoding='latin-1'), "encoding: expected nothing but for a file of text, got 'latin-1'"),
+    (texts().assign(a='train', b='test'), dict(split='a,b'), 'split: expected one column, got a, b')])
+def test_an_option_that_cannot_apply_is_refused(data, options, said):
+    with pytest.raises(ValueError, match=f'^{re.escape(said)}'): read(data, text='text', **options)
+
+
+def test_columns_that_are_not_used_are_named():
+    assert 'columns that are not used: author, year' in found(read(texts().assign(author='x', year=1990), text='text'))
+    assert not any('not used' in line for line in found(read(texts(), text='text')))
 
 
 def test_missing_file(tmp_path):
@@ -420,7 +436,7 @@ def test_a_column_without_a_name_is_no_feature(tmp_path):
     t.to_csv(tmp_path/'a.csv')
     for data in (tmp_path/'a.csv', pd.read_csv(tmp_path/'a.csv')):
         ds = read(data, labels='l_*')
-        assert ds.x.shape == (120, 6) and 'columns without a name are left out: Unnamed: 0' in found(ds)
+        assert ds.x.shape == (120, 6) and 'columns that are not used: Unnamed: 0' in found(ds)
         assert read(data, labels='l_*', features='Unnamed: 0,a').x.shape == (120, 2)
 
 

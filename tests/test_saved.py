@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from mlcl.encoders import tiny_roberta
 from mlcl.learner import load_trained
 from mlcl.own import MultiLabelClassifier
-from mlcl.saved import check_network, read_saved
+from mlcl.saved import can_be_loaded, check_network, read_saved
 from own_data import numbers, scratch, texts
 
 
@@ -119,6 +119,32 @@ def test_a_fine_tuned_network_is_loaded_from_its_file_alone(tmp_path, monkeypatc
     monkeypatch.setattr('transformers.AutoModel.from_pretrained', lambda *a, **k: 1/0)
     k = MultiLabelClassifier.load(tmp_path/'m.safetensors')
     assert np.allclose(k.predict_proba(t.text), m.predict_proba(t.text), atol=1e-6)
+
+
+def test_settings_that_nothing_reads_do_not_stand_in_the_way(tmp_path, monkeypatch):
+    "The configuration of a network on the hub may have some of an older version of the library."
+    monkeypatch.undo()
+    t = texts()
+    tiny_roberta(tmp_path/'net', list(t.text))
+    file = tmp_path/'net'/'config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(gradient_checkpointing=False, position_embedding_type='absolute', tie_weights_=True)))
+    m = MultiLabelClassifier(encoder=f'hf:{tmp_path}/net', epochs=1, random_state=0).fit(t.text, t.labels)
+    m.save(tmp_path/'m.safetensors')
+    assert np.allclose(MultiLabelClassifier.load(tmp_path/'m.safetensors').predict_proba(t.text), m.predict_proba(t.text), atol=1e-6)
+
+
+@pytest.mark.parametrize('encoder, said', [('hf:FOLDER:frozen', 'the name of a network on the hub'), ('hf:FOLDER', 'a network of a type among')])
+def test_what_could_not_be_loaded_is_not_trained_for_a_file(tmp_path, monkeypatch, encoder, said):
+    from mlcl.cli import main
+    monkeypatch.undo()
+    (tmp_path/'net').mkdir()
+    (tmp_path/'net'/'config.json').write_text(json.dumps(dict(model_type='longformer')))
+    encoder = encoder.replace('FOLDER', str(tmp_path/'net'))
+    with pytest.raises(ValueError, match=f'^encoder: expected {said}'): can_be_loaded(encoder)
+    texts().to_csv(tmp_path/'t.csv', index=False)
+    monkeypatch.setattr(MultiLabelClassifier, 'fit_dataset', lambda *_: 1/0)
+    assert main(['train', str(tmp_path/'t.csv'), '--text', 'text', '--encoder', encoder, '--out', str(tmp_path/'m.safetensors')]) != 0
+    for fine in (None, 'bag', 'hf:roberta-base:frozen', 'hf:org/name:frozen', 'hf:not/here', 'timm:x:frozen'): can_be_loaded(fine)
 
 
 def test_networks_of_other_types_are_refused():

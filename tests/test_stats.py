@@ -239,6 +239,8 @@ def test_effects_take_complete_data_sets_and_count_shared_documents_once():
     assert set(effects(recs, 'reg', ['bce']).dataset) == {'a', 'b', 'aapd'}
     assert set(effects(recs, 'reg', ['bce', 'zlpr']).dataset) == {'a', 'aapd'}
     assert set(effects(recs, 'reg', ['bce'], ['b']).dataset) == {'b'}
+    alone = made('arxiv_cs54') + [r for r in made('aapd') if r['loss'] == 'bce'] # of the two only one has both losses
+    assert set(effects(alone, 'reg', ['bce']).dataset) == {'arxiv_cs54'} == set(effects(recs, 'reg', ['bce'], ['arxiv_cs54']).dataset)
     assert list(score_table(recs).index) == ['a', 'aapd'] and list(score_table(recs, losses=['bce', 'reg']).index) == ['a', 'aapd', 'b']
 
 

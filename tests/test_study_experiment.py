@@ -105,3 +105,7 @@ def test_splits_hash():
     a = dict(train=[0, 1], test=[2])
     assert study.splits_hash(a) == study.splits_hash(dict(test=np.array([2], np.int32), train=np.array([0, 1])))
     assert len({study.splits_hash(s) for s in (a, dict(train=[1, 0], test=[2]), dict(train=[0], test=[1, 2]), dict(val=[0, 1], test=[2]))}) == 4
+
+
+@pytest.mark.parametrize('encoder, library', [('hf:x', 'transformers'), ('timm:x', 'timm'), ('timm:x:frozen', 'timm'), ('tv:x', 'torchvision'), ('mobilenet_v2', 'torchvision')])
+def test_a_record_names_the_library_of_its_network(encoder, library): assert library in experiment.versions(encoder) and library not in experiment.versions("mlp")

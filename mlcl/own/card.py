@@ -106,7 +106,8 @@ def _use(model, name, repo):
     "What to install, and how to load the model and to predict."
     simple, kind = isinstance(model, BaselineClassifier), model.kind_
     spec = getattr(_trained(model), 'encoder_name', '')
-    extra = ',text' if spec.startswith('hf:') else ',vision' if spec and kind == 'image' and spec != 'resnet' else ''
+    extra = ',export'*bool(repo) # for the download
+    extra += ',text' if spec.startswith('hf:') else ',vision' if spec and kind == 'image' and spec != 'resnet' else ''
     width = 0 if kind != 'features' else _width(model)
     home, load = ('mlcl.own', 'MultiLabelClassifier')
     if simple or isinstance(model, Blend): load = 'load_model'
@@ -117,7 +118,8 @@ def _use(model, name, repo):
              'model.predict_proba(x) # a column for each of model.classes_']
     data = 'FOLDER' if kind == 'image' else 'FILE.csv'
     command = '' if repo else f'mlcl predict {shlex.quote(shown(name))} {data}'
-    return dict(install=f"'mlcl[own{extra}]'", code='\n'.join(lines), command=command)
+    install = f"'mlcl[own{extra}] @ git+https://github.com/mlcl-study/mlcl'"
+    return dict(install=install, code='\n'.join(lines), command=command)
 
 # %% ../../nbs/18_card.ipynb #e18a000f
 MOST = 100 # labels in the table

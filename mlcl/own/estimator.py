@@ -18,6 +18,7 @@ from ..data import Dataset
 from ..data import split
 from ..losses import LOSSES
 from ..probe import Probe
+from ..saved import can_be_loaded
 from .cells import sets_in, count_unknown, label_matrix, label_names, zero_one
 from .choices import COUNTED, choose_readout, choose_settings, known_thresholds, solved
 from .instances import aligned, dense, kind_of, texts
@@ -127,6 +128,9 @@ class _Parts:
         aligned(X, weights, 'sample_weight')
         w = _check_sample_weight(weights, np.empty((sum(map(len, parts.values())), 1)), ensure_non_negative=True)
         afford(8*w.sum(), 'sample_weight', 'divide the weights by a number')
+        if w.mean() < .5:
+            raise ValueError(f'sample_weight: expected a mean of at least 0.5, got {w.mean():.3g}: a weight is how'
+                             ' often a row counts; multiply the weights by a number')
         n = repeats(w, np.random.RandomState(self.seed_))
         parts = {k: np.repeat(i, n[i]) for k, i in parts.items()}
         if min(map(len, parts.values())) < 2:
@@ -170,7 +174,9 @@ class _FitDataset:
         "Fit on a data set with splits, such as `read` makes."
         self.check_params()
         encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size, self.finetune)
-        s, seed = s | builtin(self.settings or {}), self._seed()
+        more, seed = builtin(self.settings or {}), self._seed()
+        if isinstance(more.get('encoder'), dict): more['encoder'] = s['encoder'] | more['encoder']
+        s |= more
         t = learner.train(ds, encoder, str(self.loss), s, seed=seed)
         f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
         chosen = choose_readout(f, ys, self.loss, self.thresholds, self.readout, seed)
@@ -244,6 +250,7 @@ class _Saved:
         ):
         "Write encoder, probe, thresholds, label names and columns to one file."
         check_is_fitted(self)
+        can_be_loaded(self.encoder)
         path, p = check_output(path, ('.safetensors',), 'path'), self.probe_
         extra = dict(thresholds=torch.from_numpy(self.thresholds_))
         if p: extra |= dict(weight=p.weight, mean=p.mean, factor=p.factor)

@@ -107,7 +107,9 @@ def predictions(model: MultiLabelClassifier, # or a file that holds one
         if not len(x): continue
         if isinstance(x, Files): check_images(x)
         p = model.predict_proba(x)
-        ids = [Path(f).name for f in x.paths] if isinstance(x, Files) else list(range(n + 1, n + len(p) + 1))
+        base = path if path.is_dir() else path.parent
+        ids = list(range(n + 1, n + len(p) + 1))
+        if isinstance(x, Files): ids = [Path(os.path.relpath(f, base)).as_posix() for f in x.paths]
         yield _table(model, kept, ids, p, wide)
         n += len(p)
     if not n: raise ValueError(f'{path}: expected instances, got none')

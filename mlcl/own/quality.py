@@ -58,9 +58,10 @@ def reliability(y, p, # (n, L) labels and probabilities
     return [dict(said=float(p[i].mean()), true=float(y[i].mean()), n=int(i.sum())) for i in of.values()]
 
 # %% ../../nbs/69_quality.ipynb #d2a719ac
-def _known(y, s):
+def _known(y, s, k):
     "Labels, and scores that come last where a label is unknown."
     y, s = np.asarray(y), np.asarray(s)
+    if not 1 <= k <= y.shape[1]: raise ValueError(f'k: expected 1 to {y.shape[1]}, the number of labels, got {k!r}')
     return (y == 1).astype(int), np.where(y == y, s, s.min() - 1)
 
 def _top(s, k):
@@ -69,12 +70,12 @@ def _top(s, k):
 
 def precision_at(y, s, k: int) -> float: # (n, L) labels and scores
     "Share of correct labels among the first k, mean over instances."
-    y, s = _known(y, s)
+    y, s = _known(y, s, k)
     return float(np.take_along_axis(y, _top(s, k), 1).mean())
 
 def ndcg_at(y, s, k: int) -> float: # (n, L) labels and scores
     "Normalised discounted cumulative gain of the first k, over instances with a label."
-    y, s = _known(y, s)
+    y, s = _known(y, s, k)
     some = y.any(1)
     return float(ndcg_score(y[some], s[some], k=k))
 
@@ -89,7 +90,7 @@ def propensities(counts, # (L,) positives in the training split
 
 def propensity_precision_at(y, s, k: int, propensity) -> float: # (n, L) labels and scores; (L,)
     "Propensity-scored precision of the first k, as a share of the best possible."
-    y, s = _known(y, s)
+    y, s = _known(y, s, k)
     gain = y/propensity
     had, best = (np.take_along_axis(gain, _top(t, k), 1).sum() for t in (s, gain))
     return float(had/best) if best else 0.

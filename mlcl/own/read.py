@@ -65,14 +65,13 @@ def _roles(t, text, images, features, labels, split, folder):
     at = columns('labels' if labels is None else labels, known, 'labels')
     mine = next(iter(used.values()), [])
     if split is None and 'split' in known and 'split' not in (*mine, *at): split = 'split'
-    part = columns(split, known, 'split')[:1] if split not in (None, False) else []
+    part = columns(split, known, 'split') if split not in (None, False) else []
+    if len(part) > 1: raise ValueError(f"split: expected one column, got {', '.join(part)}")
     if twice := sorted({*mine} & {*at, *part} | {*at} & {*part}):
         raise ValueError(f'columns: expected one use of each, got two of {", ".join(twice)}')
     rest = [c for c in known if c not in (*at, *part) and not (split is False and c == 'split')]
-    left = [] if used else [c for c in rest if unnamed(c)]
-    rest = [c for c in rest if c not in left]
-    if not used: used = _found(t, rest, folder)
-    return used, at, part, left
+    if not used: used = _found(t, [c for c in rest if not unnamed(c)], folder)
+    return used, at, part, [c for c in rest if not any(c in u for u in used.values())]
 
 def _found(t, rest, folder):
     "Instances where no column is named: pictures if a column names files, else numbers."
@@ -86,13 +85,14 @@ def _table_parts(data, text, images, features, labels, split, sep, encoding, all
     t, name, folder = table_of(data, encoding)
     if not len(t): raise ValueError(f'{name}: expected rows, got none')
     used, at, part, left = _roles(t, text, images, features, labels, split, folder)
+    if sep is not None and len(at) > 1: raise ValueError(f'sep: expected nothing for columns of 0 and 1, got {sep!r}')
     if len(at) > 1: y = pd.DataFrame(column_numbers(t[at], 'labels', gaps=True), columns=at)
     elif sep is None and t[at[0]].map(is_binary).all() and t[at[0]].notna().any():
         raise ValueError('labels: expected at least 2 columns of 0 and 1, or one of label sets,'
                          f' got one of 0 and 1 ({at[0]})')
     else: y = cell_sets(t[at[0]].tolist(), sep)
     x = instances(t, folder, **used, allow_outside=allow_outside)
-    said = [f"columns without a name are left out: {', '.join(map(shown, left))}"] if left else []
+    said = [f"columns that are not used: {', '.join(map(shown, left))}"] if left else []
     return name, x, y, t[part[0]] if part else None, used, said
 
 # %% ../../nbs/80_read.ipynb #65ce66da
@@ -124,9 +124,14 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     for k in asked: # an option that cannot apply is not dropped
         if asked[k] is not None and (isinstance(data, tuple) or archive and k not in ('features', 'labels', 'sep')):
             raise ValueError(f'{k}: expected nothing for {"an .npz file" if archive else "arrays"}, got {asked[k]!r}')
+    file = str(data).lower() if isinstance(data, (str, os.PathLike)) else ''
+    if encoding is not None and (not file or file.endswith('.parquet')):
+        raise ValueError(f'encoding: expected nothing but for a file of text, got {encoding!r}')
     if isinstance(data, tuple): name, (x, y) = 'data', _pair(data)
     elif archive: name, (x, y, names, part) = Path(data).stem, _archive(data, features, labels or 'y')
     else: name, x, y, part, used, said = _table_parts(data, **asked, allow_outside=allow_outside)
+    if unknown in ('absent', 'mask') and zero_one(y) is None:
+        raise ValueError(f'unknown: expected nothing for label sets, got {unknown!r}')
     ds = checked(name, x, *label_matrix(y, names, min_count, unknown, sep), part, used, seed)
     ds.info['notices'][:0] = said + _counted(y, unknown, min_count)
     return ds

@@ -172,7 +172,7 @@ def experiment_of(record: dict) -> Experiment:
 LIBS = dict(torch='torch', fastai='fastai', numpy='numpy', sklearn='scikit-learn', scipy='scipy',
             iterstrat='iterative-stratification')
 VISION, TEXT = dict(torchvision='torchvision'), dict(transformers='transformers')
-USED = dict(hf=TEXT, tv=VISION, mobilenet_v2=VISION) # encoder → libraries of its own
+USED = dict(hf=TEXT, tv=VISION, mobilenet_v2=VISION, timm=VISION | dict(timm='timm')) # encoder → libraries of its own
 
 def versions(encoder: str = '' # specification of the encoder, whose own library counts too
     ) -> dict: # name → version

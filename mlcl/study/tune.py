@@ -167,7 +167,7 @@ def _value(t): return -1 if t[1] is None else t[1]
 # %% ../../nbs/65_tune.ipynb #b96d84dc
 @study('tuned')
 def tuned(seeds=range(5)) -> list[Experiment]:
-    "the same with settings tuned for each loss: `mlcl study tune tuned`"
+    "the sets of `labels` with settings tuned for each loss: `mlcl study tune tuned`"
     from mlcl.losses import LOSSES
     res, every = [], every_try(store_of('tuned_tries'))
     for d, l in product(TUNED, LOSSES):
