@@ -66,6 +66,7 @@ def check_network(spec: dict # the configuration of a Hugging Face network
     known = {*AutoConfig.for_model(kind).to_dict(), 'model_type'} - {*REFUSED, 'transformers_version'}
     return {k: v for k, v in spec.items() if k in known}
 
+# %% ../nbs/39_saved.ipynb #8cae64cd
 HUB_NAME = r'[\w.-]+(/[\w.-]+)?'
 
 def can_be_loaded(encoder: str | None # its specification

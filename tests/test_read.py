@@ -441,7 +441,7 @@ def test_a_column_without_a_name_is_no_feature(tmp_path):
 
 
 @pytest.mark.parametrize('f, said', [
-    (lambda t: read(t, text='text', images='labels'), 'text and images: expected one kind'), (lambda t: read(t, text='text', encoding='utf-99'), None),
+    (lambda t: read(t, text='text', images='labels'), 'text and images: expected one kind'), (lambda t: read(t, text='text', encoding='utf-99'), 'encoding: expected nothing but for a file of text'),
     (lambda t: read((list(t.text[:-1]) + [None], t.labels)), 'text: expected texts, got None in row 120'),
     (lambda t: read((t.text.where(t.index != 3), t.labels)), 'text: expected texts, got nan in row 4'),
     (lambda t: read((t.text, [{1, 'a'}]*120)), 'labels: expected all texts or all numbers, got both'), (lambda t: read((t.text, [1, 'a']*60)), None),

@@ -103,6 +103,18 @@ def _pair(data):
     aligned(x, y)
     return texts(x) if kind_of(x) == 'text' else x, y
 
+# %% ../../nbs/80_read.ipynb #0025c170
+def _applies(data, asked) -> bool: # is it an archive of arrays?
+    "`ValueError` for an option that cannot apply: it is not dropped."
+    file = str(data).lower() if isinstance(data, (str, os.PathLike)) else ''
+    archive = file.endswith('.npz')
+    for k in asked:
+        if asked[k] is not None and (isinstance(data, tuple) or archive and k not in ('features', 'labels', 'sep')):
+            raise ValueError(f'{k}: expected nothing for {"an .npz file" if archive else "arrays"}, got {asked[k]!r}')
+    if asked['encoding'] is not None and (not file or file.endswith('.parquet')):
+        raise ValueError(f"encoding: expected nothing but for a file of text, got {asked['encoding']!r}")
+    return archive
+
 # %% ../../nbs/80_read.ipynb #0025c171
 def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset, or (X, Y)
          text=None, # columns of texts
@@ -120,13 +132,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     "Read a data set, check it and split it; `ValueError` for what makes no sense, `FileNotFoundError` for no file."
     min_count, names, part, used, said = whole('min_count', min_count, 0), None, None, {}, []
     asked = dict(text=text, images=images, features=features, labels=labels, split=split, sep=sep, encoding=encoding)
-    archive = isinstance(data, (str, os.PathLike)) and str(data).lower().endswith('.npz')
-    for k in asked: # an option that cannot apply is not dropped
-        if asked[k] is not None and (isinstance(data, tuple) or archive and k not in ('features', 'labels', 'sep')):
-            raise ValueError(f'{k}: expected nothing for {"an .npz file" if archive else "arrays"}, got {asked[k]!r}')
-    file = str(data).lower() if isinstance(data, (str, os.PathLike)) else ''
-    if encoding is not None and (not file or file.endswith('.parquet')):
-        raise ValueError(f'encoding: expected nothing but for a file of text, got {encoding!r}')
+    archive = _applies(data, asked)
     if isinstance(data, tuple): name, (x, y) = 'data', _pair(data)
     elif archive: name, (x, y, names, part) = Path(data).stem, _archive(data, features, labels or 'y')
     else: name, x, y, part, used, said = _table_parts(data, **asked, allow_outside=allow_outside)
