@@ -286,8 +286,8 @@ def _made(words):
         given = {k: v for k, v in given.items() if v is not None}
         return f(*[given.pop(k) for k in order if k in given], **given)
     said = ' '.join(f'{p.name.upper()}: {s}.' for p, first, s in params if first and s)
-    about, made = f'{f.__doc__}\n\n{said}', [_click(*p) for p in params]
-    return click.Command(words.split()[-1], callback=call, params=made, help=about)
+    about, params = f'{f.__doc__}\n\n{said}', [_click(*p) for p in params]
+    return click.Command(words.split()[-1], callback=call, params=params, help=about)
 
 # %% ../nbs/48_cli.ipynb #3f4c51f7
 def parser(words: str = '' # of a group, such as 'study'

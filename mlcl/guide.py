@@ -134,10 +134,11 @@ def left_out(lead: dict, # from `leads`
 def readout_gain(stores: dict, # study → records
                  readout: str, # such as 'own@tuned'
                  metric: str,
-                 base: str = 'own@.5' # the readout that it is compared with
+                 base: str = 'own@.5', # the readout of BCE that it is compared with
+                 loss: str = 'bce'
     ) -> tuple: # mean over sources within kinds of data, lower and upper end
-    "BCE with a readout minus BCE with another one, from the first study at common settings that has the data set."
+    "A loss with a readout minus BCE with another, from the first study at common settings that has the data set."
     how = dict(metric=metric, readout=(readout, base))
-    parts = [effects(stores[s], 'bce', ('bce',), **how) for s in MAIN[1:] if s in stores]
+    parts = [effects(stores[s], loss, ('bce',), **how) for s in MAIN[1:] if s in stores]
     r = stratified(pd.concat(parts).drop_duplicates('dataset').reset_index(drop=True))
     return r['mean'], *limits(r)

@@ -23,6 +23,7 @@ MARGIN = .01 # a difference below it, in the unit of the metric, is of no practi
 SOURCES = dict(coco_words='coco18', arxiv_cs54='aapd') # data sets that share photographs or documents with another
 STRATA = {'mlp': 'feature vectors', 'bag': 'text from scratch', 'transformer': 'text from scratch',
           'resnet': 'pixels from scratch', 'mobilenet_v2:frozen': 'frozen pictures'} # by encoder
+
 def stratum(encoder: str # its full name, such as 'hf:NAME'
     ) -> str: # a kind of data; an encoder of no kind stands for itself
     "The kind of data that an encoder belongs to."

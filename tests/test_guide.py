@@ -87,3 +87,5 @@ def test_what_a_readout_gains():
     stores |= dict(tuned=records('d0', {}, dict(zip(two, ((0., 0.), (.2, .9))))), text=records('d0', {}, dict(zip(two, ((0., 0.), (.2, .8))))))
     mean, lower, upper = guide.readout_gain(stores, 'own@tuned', 'macro_f1') # neither the tuned study nor a later one counts
     assert mean == pytest.approx(.05) and lower == pytest.approx(.05) and upper == pytest.approx(.05)
+    reg = several([dict(bce=0., reg=.1), dict(bce=.1, reg=.2)], readouts=two)
+    assert guide.readout_gain(reg, 'own@.5', 'macro_f1', loss='reg')[0] == pytest.approx(.1) # another loss, the same readout
