@@ -232,7 +232,7 @@ def test_relative_data_folder(monkeypatch, tmp_path):
 
 def test_coco_words_needs_simplemma(monkeypatch):
     monkeypatch.setitem(sys.modules, 'simplemma', None)
-    with pytest.raises(ImportError, match=r'pip install mlcl\[text\]'): benchmarks._words(['a dog'])
+    with pytest.raises(ImportError, match=r"pip install 'mlcl\[text\] @ git"): benchmarks._words(['a dog'])
 
 
 def test_command_line(capsys):

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np, pandas as pd
 from PIL import Image
 from .registry import multi_hot, register, split_indices, text_table
+from ..extras import install
 
 # %% ../../nbs/09_benchmarks.ipynb #a1749f55
 def _arff(path):
@@ -220,7 +221,7 @@ def _coco18(tar, table):
 def _words(captions):
     "Sorted base forms of the content words of each caption."
     try: from simplemma import lemmatize
-    except ImportError as e: raise ImportError("coco_words needs simplemma: pip install mlcl[text]") from e
+    except ImportError as e: raise ImportError(f"coco_words needs simplemma: {install('text')}") from e
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as stop
     words = [set(re.findall(r'[a-z]{2,}', c.lower())) for c in captions]
     base = {w: lemmatize(w, lang='en').lower() for w in set().union(*words)}

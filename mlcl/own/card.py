@@ -14,6 +14,7 @@ from pathlib import Path
 from sklearn.utils.validation import check_is_fitted
 from .. import __version__
 from ..data import Dataset, take
+from ..extras import install
 from ..metrics import scores
 from .baselines import BASELINES, BaselineClassifier
 from .blend import Blend
@@ -118,8 +119,7 @@ def _use(model, name, repo):
              'model.predict_proba(x) # a column for each of model.classes_']
     data = 'FOLDER' if kind == 'image' else 'FILE.csv'
     command = '' if repo else f'mlcl predict {shlex.quote(shown(name))} {data}'
-    install = f"'mlcl[own{extra}] @ git+https://github.com/mlcl-study/mlcl'"
-    return dict(install=install, code='\n'.join(lines), command=command)
+    return dict(install=install('own' + extra), code='\n'.join(lines), command=command)
 
 # %% ../../nbs/18_card.ipynb #e18a000f
 MOST = 100 # labels in the table
@@ -202,7 +202,7 @@ def push_to_hub(self: MultiLabelClassifier,
     if not re.fullmatch(r'[\w.-]{1,96}/[\w.-]{1,96}', str(repo)):
         raise ValueError(f'repo: expected OWNER/NAME, got {repo!r:.80}')
     try: from huggingface_hub import HfApi
-    except ImportError: raise ImportError("push_to_hub needs huggingface_hub: pip install 'mlcl[export]'") from None
+    except ImportError: raise ImportError(f"push_to_hub needs huggingface_hub: {install('export')}") from None
     text = card(self, ds, repo=repo, license=license) if text is None else text
     with tempfile.TemporaryDirectory() as folder:
         self.save(Path(folder)/'model.safetensors')

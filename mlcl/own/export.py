@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from ..encoders import Backbone, HuggingFace, blueprint, pool_tokens, same_weights, weights_sha256
 from ..encoders import without_downloads
+from ..extras import install
 from .baselines import BaselineClassifier
 from .blend import Blend, load_model
 from .estimator import MultiLabelClassifier
@@ -136,7 +137,7 @@ def _network(model):
 def _packages():
     "`ImportError` that names the extra where something is missing."
     try: import onnx, onnxruntime, onnxscript
-    except ImportError as e: raise ImportError(f"export_onnx needs {e.name}: pip install 'mlcl[export]'") from None
+    except ImportError as e: raise ImportError(f"export_onnx needs {e.name}: {install('export')}") from None
 
 def _graph(model):
     "The graph of a classifier; `ValueError` for an encoder that cannot be one."
