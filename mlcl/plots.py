@@ -101,8 +101,10 @@ def differences(tables: dict, x: dict, # name → DataFrame with mean, lower, up
                 xlabel: str = '', ylabel: str = '', line: str = 'none' # style of a line through the means
     ): # the axes
     "Draw differences with intervals against a number on a logarithmic axis."
+    colors = [PALETTE[c] for c in ('blue', 'orange', 'green')]
+    if len(tables) > len(colors): raise ValueError(f'tables: expected at most {len(colors)}, got {len(tables)}')
     ax = ax or plt.subplots()[1]
-    for i, ((name, t), color) in enumerate(zip(tables.items(), map(PALETTE.get, ('blue', 'orange', 'green')))):
+    for i, ((name, t), color) in enumerate(zip(tables.items(), colors)):
         ax.errorbar(np.asarray(x[name])*1.05**i, t['mean'], [t['mean'] - t['lower'], t['upper'] - t['mean']], capsize=2,
                     marker='o', ms=5, linestyle=line, color=color, markerfacecolor='white' if i else color, label=name)
     ax.axhline(0, color=PALETTE['black'], lw=.8), ax.set(xscale='log', xlabel=xlabel, ylabel=ylabel)

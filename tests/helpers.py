@@ -1,4 +1,5 @@
 "What several test files share."
+import os
 from mlcl import losses
 from mlcl.checks import random_labels
 
@@ -11,3 +12,9 @@ def make_loss(name, n_labels, dim, *args, **settings):
         settings = {k: v for k, v in settings.items() if k not in ("label_counts", "n_instances")}
         return losses.make_loss(name, n_labels, dim, labels=random_labels(50, n_labels, seed=9, tail=0.5), **settings)
     return losses.make_loss(name, n_labels, dim, *args, **settings)
+
+
+def has_data() -> bool:
+    "Does MLCL_DATA name a folder with the real data sets?"
+    from mlcl.data import data_dir # the losses alone need none of it
+    return bool(os.environ.get("MLCL_DATA")) and (data_dir()/"mulan").exists()

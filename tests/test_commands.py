@@ -52,7 +52,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, words, said):
     ('--lr nan', 'lr: '), ('--time-budget 0', 'time_budget: expected a positive number, got 0.0'), ('--time-budget nan', 'time_budget: '), ('--time-budget -1', 'time_budget: '), ('--jobs -1', 'jobs: '),
     ('--jobs 0', 'jobs: '), ('--seeds 0', 'seeds: '), ('--min-count -1', 'min_count: '), ('--images labels', 'text and images: '), ('--features labels', 'text and features: ')])
 def test_options_that_mean_nothing_are_refused_before_work(tmp_path, monkeypatch, capsys, options, said):
-    "Point 9."
+    "An option that is nothing, or out of range, is refused before a file is written."
     monkeypatch.chdir(tmp_path)
     write(tmp_path/'a.csv', texts())
     assert main(['compare', 'a.csv', '--text', 'text', *options.split()]) == 2
@@ -72,7 +72,7 @@ def test_empty_options_are_refused(option):
     ('compare a.csv --text text --out a.csv', 'out: expected a folder, got the file'), ('predict m.safetensors a.csv --out p.xls', 'out: expected a file that ends in'),
     ('predict a.csv m.safetensors', 'data: expected a table or pictures, got the model'), ('train a.csv --text text --readout x', 'readout: expected'), ('train a.csv --text text --unknown x', 'unknown: expected')])
 def test_outputs_are_checked_before_work(tmp_path, monkeypatch, capsys, words, said):
-    "Point 10."
+    "A place that cannot be written is refused before anything is trained."
     monkeypatch.chdir(tmp_path)
     (tmp_path/'d.safetensors').mkdir()
     write(tmp_path/'a.csv', texts())

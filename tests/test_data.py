@@ -4,8 +4,9 @@ import numpy as np, pytest
 import mlcl.data as d
 from mlcl.data import PUBLISHED, benchmarks, embedded, load, registry
 from mlcl.labels import cardinality
+from helpers import has_data
 
-real = pytest.mark.skipif(not os.environ.get('MLCL_DATA'), reason='MLCL_DATA IS NOT SET: the real data sets are not tested')
+real = pytest.mark.skipif(not has_data(), reason='MLCL_DATA NAMES NO DATA FOLDER: the real data sets are not tested')
 
 # instances of train, val and test, labels and cardinality, as the publishers state them; val 0 where it is cut from train
 SIZES = dict(aapd=(69169, 1000, 1000, 54, 2.43), arxiv_cs54=(56852, 7139, 7179, 54, 2.43), reuters90=(7770, 0, 3019, 90, 1.24),
@@ -300,6 +301,15 @@ def test_held_out_splits_can_be_cut():
         assert set(load('digits', most=20).splits[k]) < set(cut.splits[k])
     assert load('digits', most=10**6).splits['test'].tolist() == whole.splits['test'].tolist()
     with pytest.raises(ValueError, match='most: expected at least 1, got 0'): load('digits', most=0)
+
+
+def test_a_set_of_your_own_can_be_cut_too():
+    mine = registry.own(d.Dataset('mine', 'features', np.zeros((90, 2), 'float32'), np.tile(np.eye(3), (30, 1)), list('abc'),
+                                  dict(train=np.arange(50), val=np.arange(50, 70), test=np.arange(70, 90)), '', {}))
+    assert {k: len(v) for k, v in load(mine, most=9).splits.items()} == dict(train=50, val=9, test=9)
+    again = load(mine, resplit=1)
+    assert sorted(np.r_[again.splits['train'], again.splits['val']]) == list(range(70)) and set(again.splits['val']) != set(range(50, 70))
+    assert load(mine) is load(mine) and len(load(mine).splits['val']) == 20 # the set itself is as it was
 
 
 def test_training_and_validation_data_can_be_cut_again():

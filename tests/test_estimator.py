@@ -240,7 +240,7 @@ def test_weights_are_repetitions():
 
 
 def test_numpy_scalars_are_settings_like_others(tmp_path):
-    "Point 8."
+    "Scalars of NumPy work like Python's, in settings too."
     x, y = numbers()
     m = MultiLabelClassifier(np.str_('bce'), epochs=np.int64(1), batch_size=np.int32(16), lr=np.float32(.01), validation=np.float64(.3), random_state=np.int64(3),
                              settings=dict(weight_decay=np.float32(.1), loss=dict(pos_weight=np.ones(3)))).fit(x, y)
@@ -251,14 +251,14 @@ def test_numpy_scalars_are_settings_like_others(tmp_path):
 @pytest.mark.parametrize('options', [dict(epochs=0), dict(epochs=-3), dict(epochs=1.5), dict(epochs=True), dict(batch_size=0), dict(lr=0), dict(lr=float('nan')), dict(lr=float('inf')), dict(validation=0.),
     dict(validation=1.), dict(validation=float('nan')), dict(random_state=-1), dict(loss='regg'), dict(readout='x'), dict(unknown='x'), dict(sep='')])
 def test_settings_that_mean_nothing(options):
-    "Point 9: zero is not the same as nothing given."
+    "Zero is not the same as nothing given."
     name = next(iter(options))
     with pytest.raises(ValueError, match=f'^{name}: expected'): MultiLabelClassifier(**options).fit(texts().text, texts().labels)
 
 
 @pytest.mark.parametrize('n', range(1, 12))
 def test_few_rows_are_a_line(n):
-    "Point 11."
+    "Too few rows are refused in one line; enough are trained."
     x, y = numbers()
     y = np.tile(np.eye(3, dtype=int), (4, 1))
     try: assert MultiLabelClassifier(epochs=1, random_state=0).fit(x[:n], y[:n]).predict(x[:n]).shape == (n, 3)

@@ -1,6 +1,7 @@
 "Every encoder: one step forward and backward, plain-data round trip, refusal of what does not fit."
 import json, os
 import numpy as np, pytest, torch
+from helpers import has_data
 from mlcl.data import Dataset
 from mlcl.callbacks import parameter_groups
 from mlcl.encoders import (ENCODERS, Backbone, HuggingFace, Model, blueprint, build_vocabulary, choices, frozen_features, frozen_texts, image_tensors,
@@ -148,7 +149,7 @@ def test_scaled_inputs():
     torch.testing.assert_close(norms[norms > 0], enc.factor.expand((norms > 0).sum()), atol=1e-5, rtol=1e-5)
 
 
-real = pytest.mark.skipif(not os.environ.get('MLCL_DATA'), reason='MLCL_DATA IS NOT SET: the provided weights are not tested')
+real = pytest.mark.skipif(not has_data(), reason='MLCL_DATA NAMES NO DATA FOLDER: the weights of real networks are not tested')
 
 
 def test_pieces_hold_the_budget():

@@ -126,6 +126,6 @@ def test_differences_draw_the_recorded_ends(style):
     np.testing.assert_allclose([s[:, 1] for s in ax.containers[0].lines[2][0].get_segments()], [[-.1, .2], [.05, .3]])
 
 
-@pytest.mark.parametrize("call, what", [(lambda: points({}), "rows"), (lambda: bars({}), "table"), (lambda: curves([]), "records")])
+@pytest.mark.parametrize("call, what", [(lambda: differences(dict.fromkeys("abcd"), {}), "tables"), (lambda: points({}), "rows"), (lambda: bars({}), "table"), (lambda: curves([]), "records")])
 def test_nothing_to_draw_is_refused(call, what):
     with pytest.raises(ValueError, match=f"{what}: expected"): call()

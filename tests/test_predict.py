@@ -42,7 +42,7 @@ def test_a_file_is_whole_or_not_there(model, tmp_path):
 
 @pytest.mark.parametrize('name', ['labels', 'instance', 'a|b', '=cmd|x', '+a', '@x', '-1+1', '\t=x', 's\u202ea', '＝x'])
 def test_labels_with_names_that_deceive(tmp_path, name):
-    "Points 7 and 16."
+    "Names of labels may look like formulas or like columns of the file."
     t = texts()
     sets = [[name if l == 'sea' else l for l in s.split('|')] for s in t.labels]
     m = MultiLabelClassifier(epochs=2, random_state=0).fit(t.text, sets)
@@ -87,7 +87,7 @@ def test_kept_columns_keep_their_names_and_wide_output(model, tmp_path):
 
 
 def test_models_fitted_on_arrays_read_files(tmp_path):
-    "Point 14."
+    "A file with the same number of columns will do, with an index column or without."
     x, y = numbers()
     m = MultiLabelClassifier(epochs=2, random_state=0).fit(x, y)
     m.save(tmp_path/'m.safetensors')

@@ -261,7 +261,7 @@ def as_sets(t): return [set(s.split('|')) for s in t.labels]
 
 @pytest.mark.parametrize('form', ['series', 'frame', 'array', 'list', 'categories'])
 def test_rows_belong_together_whatever_their_index(form):
-    "Point 1: texts and labels are taken by position."
+    "Texts and labels are taken by position."
     t = texts().sample(frac=1, random_state=0)
     x = dict(series=t.text, frame=t[['text']], array=t.text.to_numpy(), list=list(t.text), categories=t.text.astype('category'))[form]
     for y in (t.labels, list(t.labels), t.labels.str.split('|'), pd.DataFrame({l: t.labels.str.contains(l) for l in WORDS})):
@@ -277,7 +277,7 @@ def test_rows_belong_together_whatever_their_index(form):
 @pytest.mark.parametrize('sep', [',', ';', '\t', '|'])
 @pytest.mark.parametrize('ends', ['rows', 'all'])
 def test_trailing_separators(tmp_path, sep, ends):
-    "Point 2: empty cells beyond the named columns are dropped; others are refused."
+    "Empty cells beyond the named columns are dropped; others are refused."
     t, path = texts().replace(r'\|', '/', regex=True), tmp_path/('a.tsv' if sep == '\t' else 'a.csv')
     rows = [sep.join(r) + sep for r in t.itertuples(index=False)]
     path.write_text('\n'.join(['text' + sep + 'labels' + sep*(ends == 'all'), *rows]))
@@ -291,7 +291,7 @@ def test_trailing_separators(tmp_path, sep, ends):
 @pytest.mark.parametrize('odd', [None, '', 'unsupervised', 'tets', float('nan'), 3, pd.NA])
 @pytest.mark.parametrize('how', ['frame', 'csv', 'parquet', 'npz'])
 def test_an_unknown_split_is_refused(tmp_path, odd, how):
-    "Point 3: one unknown value does not throw the given splits away."
+    "One unknown value does not throw the given splits away."
     part = np.array(['train']*70 + ['dev']*20 + ['test']*30, object)
     part[[4, 100]] = odd
     t = texts().assign(split=part)
@@ -320,7 +320,7 @@ def test_names_of_splits_may_be_written_in_any_way():
     (["['a\nb', '\\x']"], [['\\x', 'a\nb']]), (['["\\ud83d\\udc26", "a\\/b"]'], [['a/b', '🐦']]), ([['a', '', ' '], ['b']], [['a'], ['b']]), ([deque(['a']), {'a': 1}.keys(), range(2)], [['a'], ['a'], ['0', '1']]),
     ([pd.array(['a', 'b']), pd.Categorical(['a'])], [['a', 'b'], ['a']]), (["np.str_('a')", "[Decimal('1')]"], [['a'], ['1']])])
 def test_label_cells_of_every_kind(cells, sets):
-    "Point 4."
+    "A set of labels may be written in many ways; one that was cut short is refused."
     assert [sorted(s) for s in cell_sets(cells)] == sets
     for cut in ("['a' ... 'z']", '[1 2 ... 9]'):
         with pytest.raises(ValueError, match='cut short'): cell_sets([cut])
@@ -347,7 +347,7 @@ def test_texts_in_a_matrix_of_zeros_and_ones():
 @pytest.mark.parametrize('kind', [bool, 'boolean', 'Int64', 'Float64', 'float32', 'int8', object, str, 'category', 'words', 'bytes'])
 @pytest.mark.parametrize('holder', ['frame', 'array', 'lists', 'csv', 'table'])
 def test_zeros_and_ones_of_every_kind(tmp_path, kind, holder):
-    "Point 5: they are never label sets named 0 and 1."
+    "They are never label sets named 0 and 1."
     x, y = numbers()
     f = pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3'])
     f = f.astype(bool).astype(str) if kind == 'words' else f.astype(str).map(str.encode) if kind == 'bytes' else f.astype(kind)
@@ -368,7 +368,7 @@ def test_one_column_of_zeros_and_ones_is_no_label_set():
 
 @pytest.mark.parametrize('how', ['csv', 'frame', 'gap', 'jsonl', 'parquet'])
 def test_codes_stay_as_they_are_written(tmp_path, how):
-    "Point 6: labels, splits, file names and identifiers are no numbers."
+    "Labels, splits, file names and identifiers are no numbers."
     codes = ['010', '7.10', '1e3', '0x1']
     t = texts().assign(labels=[f'{codes[i % 4]}' for i in range(120)])
     if how == 'gap': t = texts().assign(labels=pd.Series([None if i == 3 else 10 + i % 4 for i in range(120)]))
@@ -389,7 +389,7 @@ def test_file_names_are_no_numbers(tmp_path):
 
 
 def test_duplicate_columns_and_patterns(tmp_path):
-    "Points 11 and 12: patterns may meet, blanks may follow a comma, and two columns of one name are refused."
+    "Patterns may meet, blanks may follow a comma, and two columns of one name are refused."
     x, y = numbers()
     t = pd.DataFrame(x, columns=list('abcdef')).join(pd.DataFrame(y, columns=['l_1', 'l_2', 'l_3']))
     for spec in (['l_*', 'l_1'], 'l_1, l_2,l_3', 'l_1,l_2,l_3,', 'l_*,l_2'): assert read(t, labels=spec).labels == ['l_1', 'l_2', 'l_3']
@@ -404,7 +404,7 @@ def test_duplicate_columns_and_patterns(tmp_path):
 
 @pytest.mark.parametrize('change', ['upper', 'utf16', 'blank line', 'index', 'Unnamed', 'gz', 'blanks', 'jsonl.gz', 'ndjson', 'mark', 'empty rows', 'old Mac', 'hard spaces'])
 def test_files_as_they_come(tmp_path, change):
-    "Point 12."
+    "Encodings, blank lines and line ends of other programs are read."
     t, path, more = texts(), tmp_path/'a.csv', {}
     if change == 'upper': write(path := tmp_path/'A.CSV', t)
     elif change == 'utf16': write(path, t, encoding='utf-16'); more = dict(encoding='UTF16')
@@ -452,7 +452,7 @@ def test_a_column_without_a_name_is_no_feature(tmp_path):
     (lambda t: read(t[:0], text='text'), 'data: expected rows'), (lambda t: read((np.zeros((120, 4, 4)), numbers()[1])), 'images: expected uint8'),
     (lambda t: read(dict(train=t[:80], test=t[80:], unsupervised=t[:9]), text='text'), 'split: expected .*unsupervised in 9 rows')])
 def test_mistakes_in_python_are_one_line(f, said):
-    "Point 11."
+    "A wrong call is answered in one line that names the argument."
     if said is None: f(texts())
     else:
         with pytest.raises(ValueError, match=said) as e: f(texts())
@@ -504,7 +504,7 @@ def test_json_lines_that_are_none(tmp_path):
 
 @pytest.mark.parametrize('what', ['fifo', 'folder', 'missing', 'large', 'none'])
 def test_pictures_that_are_none(tmp_path, what):
-    "Point 13: nothing hangs, and nothing fills the memory."
+    "Nothing hangs, and nothing fills the memory."
     import os
     t = pd.read_csv(pictures(tmp_path)/'labels.csv')
     (tmp_path/'7.png').unlink()
@@ -532,7 +532,7 @@ def test_pictures_stay_in_their_folder(tmp_path, how):
 
 
 def test_names_that_deceive_are_shown_as_they_are(tmp_path):
-    "Point 16: control and direction characters pass into no report."
+    "Control and direction characters pass into no report."
     t = texts()
     t['labels'] = t.labels.str.replace('sea', 's\u202eea\x07')
     ds = read(t, text='text')

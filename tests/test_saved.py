@@ -99,7 +99,7 @@ def test_thresholds_are_probabilities_one_for_each_label(parts, tmp_path):
     (dict(name='mobilenet_v2', spec='mobilenet_v2', config=dict(pretrained=True)), 'Missing key'),
     (dict(name='tv', spec='tv:../x', config=dict(arg='../x')), 'tv: expected one of'), (dict(name='timm', spec='timm:x', config=dict(arg='hf-hub:evil/x', pretrained=True)), 'timm: expected a name of')])
 def test_a_file_chooses_neither_code_nor_network(parts, tmp_path, encoder, said):
-    "Point 15."
+    "No code of a file is run, and no network beside the known ones is made."
     (tmp_path/'evil').mkdir()
     (tmp_path/'evil'/'config.json').write_text(json.dumps(dict(auto_map=dict(AutoModel='code.Model', AutoConfig='code.Config'), model_type='evil')))
     (tmp_path/'evil'/'code.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")')

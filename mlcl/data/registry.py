@@ -9,7 +9,7 @@ __all__ = ['SETS', 'FILES', 'FACTS', 'MULAN', 'ADDRESS', 'Dataset', 'take', 'reg
 
 # %% ../../nbs/70_registry.ipynb #3a2c2c3f
 import hashlib, importlib.resources, json, os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 import numpy as np, pandas as pd, pooch
@@ -243,17 +243,21 @@ def load(name: str, # one of `names()`
     if bad := sorted(set(options) - set(known)):
         raise ValueError(f"options: {name} has {', '.join(known) or 'none'}; got {', '.join(bad)}")
     if 'seed' in known: options['seed'] = seed
-    if 'own' in s: return s['own']
+    if (ds := s.get('own')) and most is resplit is None: return ds
+    if ds: return replace(ds, splits=_asked(ds.splits, ds.y, most, resplit))
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
     summed = files and all(f in FILES for f in files)
-    if resplit is not None: splits = _again(splits, y, resplit)
-    if most is not None: splits = _cut(splits, most)
+    splits = _asked(splits, y, most, resplit)
     made = getattr(x, 'files', x), y, labels, splits, info.get('versions')
     sha = digest(*[FILES[f] for f in files]) if summed else digest(*made)
     return Dataset(name, s['kind'], x, y, labels, splits, sha, info)
 
 # %% ../../nbs/70_registry.ipynb #2d01fd80
+def _asked(splits, y, most, resplit):
+    if resplit is not None: splits = _again(splits, y, resplit)
+    return splits if most is None else _cut(splits, most)
+
 def _again(splits, y, seed):
     "Training and validation instances cut again, in the same proportion; the test split stays."
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
