@@ -31,7 +31,7 @@ study: $(STAMP) ## the quick study on the two embedded data sets: train, leaderb
 test: $(STAMP) ## the whole test suite
 	@$(if $(DATA),,echo "MLCL_DATA names no data folder: cells and tests on the real benchmarks are LEFT OUT")
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing $(if $(DATA),--flags data)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests
 
 site: $(STAMP) ## the website, into _site/ (by Quarto where it is installed, else by pandoc)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/site.py

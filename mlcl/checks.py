@@ -12,10 +12,8 @@ from .extras import need
 need('study', 'mlcl.checks')
 
 # %% ../nbs/00_notation.ipynb #6c3d384f
-import math
 import torch
 from torch import Tensor
-from fastcore.test import test_close, test_eq, test_fail
 
 # %% ../nbs/00_notation.ipynb #6475267d
 def naive_contrast(u: Tensor, # anchors, (n, D), of unit length

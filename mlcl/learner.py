@@ -13,9 +13,9 @@ from .extras import need
 need('study', 'mlcl.learner')
 
 # %% ../nbs/41_learner.ipynb #7a4ddaca
-import copy, dataclasses, json, warnings
+import copy, dataclasses, json
 from functools import partial
-import numpy as np, torch
+import torch
 from pathlib import Path
 from fastcore.basics import num_cpus, patch
 from torch import nn

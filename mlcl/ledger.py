@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from .losses import LOSSES
 from .stats import _ends, _within, effect, effects, mean_error
-from .verdicts import MARGIN, NOTHING, VERDICTS, by_stratum, limits, holm, p_value, stratified, stratum, verdict, within
+from .verdicts import MARGIN, VERDICTS, limits, holm, p_value, stratified, stratum, verdict, within
 
 # %% ../nbs/90_ledger.ipynb #a274621e
 @dataclass

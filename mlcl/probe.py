@@ -12,7 +12,7 @@ from .extras import need
 need('study', 'mlcl.probe')
 
 # %% ../nbs/42_probe.ipynb #efbf6292
-import math, torch, numpy as np, torch.nn.functional as F
+import math, torch, numpy as np
 from dataclasses import dataclass
 from itertools import groupby, product
 from fastcore.basics import patch

@@ -1,11 +1,13 @@
 "One thread a test process; with MLCL_NEW_LOSS set, the loss of notebook 94 joins the study before tests are collected."
-import os, shutil, subprocess, sys, warnings
+import importlib, os, shutil, subprocess, sys, warnings
 from pathlib import Path
 import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1") # two processes share two cores
+if os.environ.get("CI") == "true": # all of `dev` is there, so a test that skips itself for want of a package is a fault
+    pytest.importorskip = lambda name, *args, **kwargs: importlib.import_module(name)
 
 if os.environ.get("MLCL_NEW_LOSS"):
     from execnb.nbio import read_nb

@@ -21,9 +21,9 @@ def built(tmp_path_factory):
 def test_what_they_hold(built):
     source, wheel = built
     held = {n.split('/', 1)[1] for n in tarfile.open(source).getnames() if '/' in n}
-    assert {'settings.ini', 'README.md', 'LICENSE', 'mlcl/data_files.json', 'mlcl/own/report.html'} <= held
-    code = {str(p.relative_to(ROOT)) for p in (ROOT/'mlcl').rglob('*.py')}
-    assert code | {'mlcl/data_files.json', 'mlcl/own/report.html'} <= set(zipfile.ZipFile(wheel).namelist()) and code <= held
+    read = {str(p.relative_to(ROOT)) for p in (ROOT/'mlcl').rglob('*') if p.suffix not in ('', '.pyc') and p.is_file()} # also at run time
+    assert {'mlcl/data_files.json', 'mlcl/own/report.html', 'mlcl/own/card.md', 'mlcl/losses/reg.py'} <= read
+    assert read | {'settings.ini', 'README.md', 'LICENSE'} <= held and read <= set(zipfile.ZipFile(wheel).namelist())
 
 
 @pytest.mark.parametrize('which', [0, 1])

@@ -1,7 +1,7 @@
 "Comparing losses on data of one's own, and the report."
 import html.parser, json, re, time, types
 from importlib import import_module
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 from mlcl.study import Store
 from mlcl.own import MultiLabelClassifier, label_matrix, read, recommend
 from own_data import QUIET, WORDS, noisy, numbers, registry, scratch, texts

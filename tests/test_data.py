@@ -1,5 +1,5 @@
 "Faults, determinism, and the real data sets."
-import http.server, json, os, pickle, shutil, subprocess, sys, threading
+import http.server, json, os, pickle, subprocess, sys, threading
 import numpy as np, pytest
 import mlcl.data as d
 from mlcl.data import PUBLISHED, benchmarks, embedded, load, registry

@@ -230,7 +230,6 @@ def test_weights_are_repetitions():
     assert (made(np.ones(120)).predict_proba(x) == made(None).predict_proba(x)).all()
     assert estimator.repeats(np.array([0., 1., 2., 3.]), np.random.RandomState(0)).tolist() == [0, 1, 2, 3]
     assert estimator.repeats(np.full(10_000, 1.3), np.random.RandomState(0)).mean() == pytest.approx(1.3, abs=.02)
-    right = y[:, 0] == 1
     z = np.where(np.arange(120)[:, None] % 2 == 0, y, 1 - y) # every second row is wrong, and counts for nothing
     m = MultiLabelClassifier(epochs=40, random_state=0).fit(x, z, sample_weight=(np.arange(120) % 2 == 0).astype(float))
     assert (m.predict(x) == y).mean() > .8

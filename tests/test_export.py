@@ -3,10 +3,10 @@ import json, re, sys, unicodedata
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from mlcl.cli import main
-from mlcl.encoders import ENCODERS, Encoder, register_encoder, tiny_roberta
+from mlcl.encoders import ENCODERS, tiny_roberta
 from mlcl.own import BaselineClassifier, MultiLabelClassifier, card, export, predict_file, read, split_scores, write_card
-from mlcl.own.card import _escaped, card_file
-from own_data import WORDS, numbers, pictures, registry, scratch, texts, write
+from mlcl.own.card import _escaped
+from own_data import WORDS, numbers, registry, scratch, texts, write
 
 FAST = dict(epochs=2, random_state=0)
 

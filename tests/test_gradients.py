@@ -174,6 +174,8 @@ def test_the_runs_of_a_page_are_found_again(study, more):
     "A page that trains what is missing must not train all of it again because a setting was added."
     from mlcl.learner import recorded
     from mlcl.study import content_hash, store_of
-    for r in store_of(study).records():
+    records = store_of(study).records()
+    assert len(records) > 40
+    for r in records:
         what = dict(dataset=r['dataset'], encoder=r['encoder'], loss=r['loss'], settings=recorded(r['settings']), seed=r['seed'], **{k: r[k] for k in more})
         assert content_hash(what) == r['run'], r['run']

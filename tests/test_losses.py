@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from mlcl.checks import check_dtypes, label_batches, naive_contrast, random_labels
-from mlcl.labels import OneHot
 from mlcl.losses import LOSSES, NoPositivesWarning
 from mlcl.losses.contrast import Block, contrast, positions, unit
 from helpers import DENSE, make_loss

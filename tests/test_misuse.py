@@ -1,7 +1,6 @@
 "What cannot mean anything is refused with a message, and what can has one value, whatever the format: blocks that do not fit, class indices, mixed formats, numbers of NumPy."
 import math
 import re
-import warnings
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 "Every encoder: one step forward and backward, plain-data round trip, refusal of what does not fit."
-import json, os
+import json
 import numpy as np, pytest, torch
 from helpers import has_data
 from mlcl.data import Dataset

@@ -5,7 +5,7 @@ from torch import nn
 from mlcl.metrics import per_label_f1, predict, scores, tune_threshold, tune_thresholds
 from mlcl.linear import STRENGTHS, logistic, scaling
 from mlcl.probe import GRID, batch_order, choose, head_proba, probe_grid, read_out, start_heads, train_heads
-from mlcl.thresholds import KINDS, Readout, by_threshold, shrunk_thresholds
+from mlcl.thresholds import Readout, by_threshold, shrunk_thresholds
 
 
 def one_by_one(x, y, start, order, grid, batch_size):

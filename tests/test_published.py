@@ -1,5 +1,5 @@
 "The published sets, on miniatures in their true formats; and the published settings, run from end to end on two of them."
-import gzip, hashlib, http.server, io, json, shutil, tarfile, threading, zipfile
+import gzip, hashlib, http.server, json, shutil, tarfile, threading, zipfile
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch

@@ -6,10 +6,17 @@ from mlcl import study
 from mlcl.study import Store
 
 
-@pytest.mark.parametrize('name', ['labels', 'text', 'images', 'finetuned', 'cut'])
+RESULTS = Path(__file__).parent.parent/'results'
+PUBLISHED = sorted({p.stem for p in RESULTS.glob('*.parquet')} & set(study.STUDIES))
+EARLIER = dict(pretrained=2) # runs of one learning rate for all layers, from before the search
+
+@pytest.mark.parametrize('name', PUBLISHED)
 def test_published_runs_are_still_those_of_their_study(name):
-    held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/name).records(['run'])}
-    assert {e.id for e in study.experiments(name)} <= held
+    "A study that is complete finds all of its runs; one that is not asks for all that are there."
+    held, asked = {r['run'] for r in Store(RESULTS/name).records(['run'])}, {e.id for e in study.experiments(name)}
+    assert len(held & asked) == min(len(held) - EARLIER.get(name, 0), len(asked)) > 0
+
+def test_most_studies_have_records(): assert len(PUBLISHED) > 15
 
 
 def test_matched_is_equal_but_for_the_loss():

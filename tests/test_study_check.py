@@ -7,7 +7,7 @@ import pytest, yaml
 from mlcl import study
 from mlcl.cli import main
 from mlcl.losses import LOSSES
-from mlcl.study import verify as checking, Experiment, Record, Store, attempt, content_hash, objections, store_of, to_table
+from mlcl.study import verify as checking, Experiment, Record, Store, attempt, content_hash, objections, to_table
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 ABOUT = dict(name='mine', authors=['A'], licence='MIT', reference='https://example.org/mine', commit='0123abc', trained_on_test=False)

@@ -1,7 +1,6 @@
 "Plans, processes that die, and drivers that are killed."
 import multiprocessing, os, random, signal, subprocess, sys, time
 from collections import Counter
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 import pytest
 from mlcl import study
@@ -58,7 +57,7 @@ def test_a_worker_that_dies_between_two_runs_is_replaced():
 
 def test_a_worker_that_dies_while_it_starts(monkeypatch):
     "Two deaths are made good, three in a row are said."
-    real, left = schedule._watch, [2]
+    left = [2]
     class Dying(schedule.ProcessPoolExecutor):
         def __init__(self, n, ctx, init):
             left[0] -= 1

@@ -1,9 +1,9 @@
 "Tuning, reports and doing a run again."
-import multiprocessing, sys
+import sys
 import numpy as np
 import pytest
 from mlcl import study
-from mlcl.study import Store, report, schedule
+from mlcl.study import Store
 from study_helpers import part
 
 tuning = sys.modules['mlcl.study.tune'] # the module; `study.tune` is its function

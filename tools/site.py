@@ -13,7 +13,7 @@ from filelock import FileLock
 from nbdev.config import get_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from process import HEAD, NBS, PROC, ROOT, div, fence, options, plain_text, process, processed
+from process import NBS, PROC, ROOT, div, fence, options, plain_text, process, processed
 
 TOOLS = ROOT/"tools"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}

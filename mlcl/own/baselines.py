@@ -22,7 +22,7 @@ from scipy.special import expit
 from typing import Annotated, Literal
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.svm import LinearSVC
-from ..data import Dataset, take
+from ..data import Dataset
 from ..labels import buckets
 from ..metrics import mean_average_precision, per_label_f1, predict, scores
 from .choices import by_label, crossfitted, label_thresholds, pretrained

@@ -13,7 +13,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite
 from .options import afford
-from .tables import _column, column_numbers
+from .tables import column_numbers
 
 # %% ../../nbs/85_cells.ipynb #e3702d2c
 def is_missing(v) -> bool: # None, NaN, NA and NaT

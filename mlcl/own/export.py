@@ -6,8 +6,8 @@
 __all__ = ['GRAPHS', 'export_onnx']
 
 # %% ../../nbs/17_export.ipynb #e37a0003
-import copy, json, os, tempfile, warnings
-import numpy as np, torch, torch.nn.functional as F
+import copy, json, os, warnings
+import torch, torch.nn.functional as F
 from scipy.special import expit
 from sklearn.utils.validation import check_is_fitted
 from torch import nn

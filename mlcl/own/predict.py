@@ -6,15 +6,15 @@
 __all__ = ['FORMATS', 'predictions', 'write_predictions']
 
 # %% ../../nbs/89_predict.ipynb #c9ff1168
-import contextlib, json, os, sys
-import numpy as np, pandas as pd
+import json, os, sys
+import pandas as pd
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from .cells import cell_text
 from .baselines import BaselineClassifier
 from .blend import Blend, load_model
 from .estimator import MultiLabelClassifier
-from .instances import dense, instances, table_file, texts
+from .instances import instances, table_file
 from .options import check_output, in_a_sheet, shown, whole
 from .pictures import Files, check_images, pictures_in
 from .tables import columns, form, read_arrays, table_chunks, unnamed

@@ -6,7 +6,7 @@
 __all__ = ['TABLES', 'PACKED', 'form', 'table_chunks', 'read_table', 'columns', 'column_numbers', 'read_arrays']
 
 # %% ../../nbs/84_tables.ipynb #38c9df64
-import bz2, codecs, contextlib, csv, fnmatch, gzip, io, itertools, json, lzma, os, zipfile, zlib
+import bz2, codecs, contextlib, csv, fnmatch, gzip, io, itertools, json, lzma, zipfile, zlib
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from collections import Counter
 from pathlib import Path

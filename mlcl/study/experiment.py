@@ -8,8 +8,8 @@ __all__ = ['SETTINGS', 'HOW', 'LIBS', 'VISION', 'TEXT', 'USED', 'DECIDES', 'plai
            'machine', 'splits_hash', 'device_name']
 
 # %% ../../nbs/60_experiment.ipynb #2d4076e5
-import hashlib, inspect, json, math, os, platform, subprocess, sys
-from dataclasses import asdict, dataclass, field, fields
+import hashlib, inspect, json, math, platform, subprocess, sys
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 import numpy as np
