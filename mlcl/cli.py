@@ -7,8 +7,7 @@ __all__ = ['COMMANDS', 'GROUPS', 'command', 'parser', 'main']
 
 # %% ../nbs/48_cli.ipynb #1b031c27
 import inspect, pkgutil, re, socket, sys
-from . import __version__
-from .extras import install
+from . import __version__, extras
 
 # %% ../nbs/48_cli.ipynb #e1a28556
 COMMANDS = {} # words → function, what it takes options from, and which of them not
@@ -336,7 +335,7 @@ def main(args: list = None # default: the words of the command line
     ) -> int: # exit status: 0, 1 for runs that failed, 2 for a mistake, 130 after Ctrl-C
     "The command `mlcl`."
     try: import click
-    except ImportError: raise ImportError(f"the command line needs click: {install('study')}") from None
+    except ImportError: raise ImportError(f"the command line needs click: {extras.install('study')}") from None
     args = list(sys.argv[1:] if args is None else args)
     try: return _run(parser().make_context('mlcl', list(args)), args)
     except click.exceptions.Exit as e: raise SystemExit(e.exit_code) from None

@@ -117,7 +117,7 @@ def mean_average_precision(y, # (N, L) labels, 0 or 1; NaN: unknown
 def lrap(y, # (N, L) labels, 0 or 1; NaN: unknown
          p # (N, L) scores
     ) -> float: # in [0, 1]
-    "Label-ranking average precision: that of each instance over its known labels; 1 for one without a positive."
+    "Label-ranking average precision (Schapire & Singer 2000) over known labels; 1 for an instance without a positive."
     y, p, known = _check(y, p)
     return float(np.where(y.any(1), _average_precision(y, p), 1.)[known.any(1)].mean())
 
@@ -132,13 +132,13 @@ def _known_last(y, p, known):
 def ndcg(y, # (N, L) labels, 0 or 1; NaN: unknown
          p # (N, L) scores
     ) -> float: # in [0, 1]
-    "Normalised discounted cumulative gain of an instance's known labels; 0 without a positive, as in scikit-learn."
+    "Normalised discounted cumulative gain (Järvelin & Kekäläinen 2002) over known labels; 0 without a positive."
     return float(sk.ndcg_score(*_known_last(*_check(y, p))))
 
 def coverage_error(y, # (N, L) labels, 0 or 1; NaN: unknown
                    p # (N, L) scores
     ) -> float: # in [0, L]
-    "Coverage error over an instance's known labels; 0 without a positive, as in scikit-learn."
+    "How far down the ranking all positives are (Schapire & Singer 2000), over known labels; 0 without a positive."
     return float(sk.coverage_error(*_known_last(*_check(y, p))))
 
 # %% ../nbs/03_metrics.ipynb #6372c69d
@@ -288,7 +288,7 @@ def bootstrap(y, # (N, L) labels; NaN: unknown
               seed: int = 0,
               level: float = .95 # of the interval
     ) -> tuple: # lower and upper end
-    "Basic bootstrap interval of a metric: quantiles over resamples of test instances, reflected at the value itself."
+    "Basic bootstrap interval of a metric (Davison & Hinkley 1997): quantiles over resamples, reflected at the value."
     if not isinstance(level, Real) or not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     counts = resample(len(_check(y)[0]), n, seed)

@@ -36,7 +36,7 @@ def _level(level):
 def mean_error(values, # one value a seed, (S,)
                within=None # variance of each value over test instances, one number or (S,); None for seeds alone
     ) -> tuple: # mean, standard error, degrees of freedom
-    "Mean over seeds; its error pools the variances between seeds and within a test set (@eq-pooled, @eq-df)."
+    "Mean over seeds; its error pools the variances between seeds and within a test set (Satterthwaite)."
     values = _values(values, 2 if within is None else 1)
     n, w = len(values), 0. if within is None else np.mean(_values(np.atleast_1d(within), 1, 'within'))
     if w < 0 or np.shape(within) not in ((), (n,)):
@@ -246,7 +246,7 @@ def fold_interval(values, # one value a fold, (K,)
                   ratio: float, # test instances over training instances
                   level: float = .95 # of the interval
     ) -> tuple: # mean, lower end, upper end
-    "Mean over folds with the corrected t interval of @eq-folds."
+    "Mean over K folds, with a t interval of variance (1/K + ratio)·s² (Nadeau & Bengio 2003)."
     values = _values(values, 2)
     if not ratio > 0: raise ValueError(f"ratio: expected a number above 0, got {ratio}")
     half = stats.t.ppf((1 + _level(level))/2, len(values) - 1)*np.sqrt((1/len(values) + ratio)*values.var(ddof=1))
@@ -308,7 +308,7 @@ def friedman(table: pd.DataFrame, # data sets × losses, larger is better
 def wilcoxon(table: pd.DataFrame, # data sets × losses
              a: str # the loss that is compared with each of the others
     ) -> pd.DataFrame: # a row for each other loss: mean, median of a − b, statistic, p, p_holm
-    "Wilcoxon's signed-rank tests over data sets, with Holm's correction."
+    "Wilcoxon's signed-rank tests over data sets (Demšar 2006; zeros are split), with Holm's correction."
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
         raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")

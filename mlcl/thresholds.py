@@ -21,7 +21,7 @@ def shrunk_thresholds(y, # (N, L) labels of the validation split, NaN where unkn
                       p, # (N, L) scores
                       prior: float = 10. # how many positives the common threshold counts as
     ) -> np.ndarray: # (L,) thresholds
-    "One threshold for each label, drawn towards the common one where positives are few."
+    "Thresholds (m·t_l + ρ·t)/(m + ρ): a label's own t_l, drawn to the common t where its m positives are few."
     if not 0 <= prior < np.inf: raise ValueError(f'prior: expected a finite number of at least 0, got {prior!r}')
     m = (np.asarray(y) == 1).sum(0).astype(float)
     w = np.where(m + prior > 0, prior, 1.) # without a positive and without a prior the common threshold stays

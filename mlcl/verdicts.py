@@ -93,7 +93,7 @@ def verdict(r: dict, # from `stratified`
     return 'practically equal' if within(r, equal) else 'open'
 
 def within(r: dict, equal: float = MARGIN) -> bool:
-    "Two one-sided tests at 5 %: does the 90 % interval lie within the margin?"
+    "Two one-sided tests at 5 % (Schuirmann 1987): does the 90 % interval lie within the margin?"
     lower, upper = limits(r, .9)
     return r['df'] > 1 and -equal < lower and upper < equal
 
@@ -180,7 +180,7 @@ def hierarchical(table: pd.DataFrame, # from `mlcl.stats.effects`
                  margin: float = MARGIN, # what counts as practically equal
                  scales: dict = SCALES # of the priors
     ) -> dict: # mean, lower, upper; below, within, above: probabilities; new_lower, new_upper: of a new data set
-    "Posterior of a claim's mean difference, and of that on a new data set of the same mixture (@eq-marginal)."
+    "Posterior of a claim's mean difference, and of that on a new data set of the same mixture."
     if not len(table): raise ValueError("table: expected the effect of at least one data set, got none")
     points = _grid(scales=scales)
     weight, kinds, cov, share = _given(table, points, scales)

@@ -13,7 +13,7 @@ from .features import Encoder, hidden_layers, register_encoder
 
 # %% ../../nbs/44_text.ipynb #54ffc55a
 class Vocabulary:
-    "Tokens of a training split with the weights of @eq-idf; position 0 is padding, 1 is 'unknown'."
+    "Tokens of a training split, weighted by inverse document frequency; position 0 is padding, 1 is 'unknown'."
     def __init__(self,
                  tokens: list, # kept tokens (or pairs of tokens), without the two special positions
                  idf: list, # inverse document frequency of each

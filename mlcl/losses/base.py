@@ -14,7 +14,8 @@ from .contrast import ContrastiveLoss, drop_self, rows_to_one
 class JaccardSupConLoss(ContrastiveLoss):
     """Base: supervised contrastive loss with positives weighted by the Jaccard index of the label sets.
 
-    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 23.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. The base of
+    the study of Audibert et al. (arXiv 2412.00101): w_ij = J(Y_i, Y_j)/Σ_k J(Y_i, Y_k), k ≠ i.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> JaccardSupConLoss()(x, y)

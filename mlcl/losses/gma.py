@@ -18,7 +18,7 @@ from .softjac import exponent, soft_rows
 def npmi(cooccurrence, # (L, L) counts
          n: int # number of instances
     ): # (L, L) float64, in [−1, 1]
-    "Normalised pointwise mutual information of labels; −1 for labels that never occur together, 1 on the diagonal."
+    "Normalised pointwise mutual information of labels (Bouma 2009): −1 for labels that never meet, 1 on the diagonal."
     p = cooccurrence.double() / n
     own = p.diagonal()
     value = (p.log() - own.log()[:, None] - own.log()) / -p.log()
@@ -28,7 +28,8 @@ def npmi(cooccurrence, # (L, L) counts
 class GMALoss(ContrastiveLoss):
     """GMA-SCL: the target is a softmax of a soft F1 of label sets, from similarities of labels.
 
-    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. Notebook 34 names the source.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. After the public
+    code of GMA-SCL (Findings of IJCNLP-AACL 2026), without its ListMLE term.
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> GMALoss(labels=y)(x, y).shape
     torch.Size([])

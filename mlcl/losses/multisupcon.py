@@ -16,7 +16,8 @@ from .contrast import ContrastiveLoss, drop_self
 class MultiSupConLoss(ContrastiveLoss):
     """MultiSupCon: pairs whose Jaccard index exceeds a threshold are positives, weighted by the index.
 
-    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. As in pytorch-metric-learning 3.0.
+    Embeddings (B, D), labels (B, L) → a scalar; see `forward`, also for errors. As in
+    pytorch-metric-learning 3.0: w_ij = J(Y_i, Y_j)/n_i, where J is above the threshold for n_i others.
 
     >>> x, y = torch.eye(3), torch.tensor([[1, 0], [1, 1], [0, 1]])
     >>> MultiSupConLoss()(x, y)

@@ -16,7 +16,8 @@ class SPLCLoss(EntryLoss):
     """SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
-    The publication sums; the default here is the mean.
+    Focal terms (1 − q)^γ·(−log q), where q = σ(x − m) for a positive and σ(−x) for a negative; after epoch E₀, q = σ(x)
+    for a negative with σ(x) > θ. The publication sums; the default here is the mean.
     >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
     >>> SPLCLoss()(x, y)
     tensor(0.4376)

@@ -18,7 +18,8 @@ class TwoWayLoss(LogitLoss):
     """Two-way loss (Kobayashi 2023): soft maximum of negatives over soft minimum of positives, by label and instance.
 
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
-    A constant added to all logits changes nothing, so thresholds must be tuned.
+    softplus(T₋·lse(x₋/T₋) + T₊·lse(−x₊/T₊)) for each instance and each label, from its negatives x₋ and positives x₊,
+    where lse is log Σ exp. A constant added to all logits changes nothing, so thresholds must be tuned.
 
     >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
     >>> TwoWayLoss()(x, y)

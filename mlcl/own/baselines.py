@@ -161,7 +161,7 @@ def measured(y, # (n, L) labels of the split
 # %% ../../nbs/68_baselines.ipynb #c1a80e14
 def platt(y, s # (n, L) labels, NaN where unknown, and scores
     ) -> tuple: # slope and intercept, the same for all labels
-    "The sigmoid of the scores that fits the labels best; it rises."
+    "The sigmoid of the scores that fits the labels best (Platt 1999); it rises."
     known = np.asarray(y) == np.asarray(y)
     fit = LogisticRegression(C=1e6).fit(np.asarray(s)[known][:, None], np.asarray(y)[known] == 1)
     return max(float(fit.coef_[0, 0]), 1e-3), float(fit.intercept_[0])

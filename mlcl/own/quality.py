@@ -44,7 +44,7 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1, NaN where unkn
 def brier(y, # (n, L) labels, 0 or 1, NaN where unknown
           p # (n, L) probabilities
     ) -> float: # 0 is perfect
-    "Mean squared distance of probability and label."
+    "Mean squared distance of probability and label (Brier 1950)."
     return float(np.nanmean((np.asarray(p) - np.asarray(y))**2))
 
 def reliability(y, p, # (n, L) labels and probabilities
@@ -74,7 +74,7 @@ def precision_at(y, s, k: int) -> float: # (n, L) labels and scores
     return float(np.take_along_axis(y, _top(s, k), 1).mean())
 
 def ndcg_at(y, s, k: int) -> float: # (n, L) labels and scores
-    "Normalised discounted cumulative gain of the first k, over instances with a label."
+    "Discounted cumulative gain of the first k (Järvelin & Kekäläinen 2002) over the best, where there is a label."
     y, s = _known(y, s, k)
     some = y.any(1)
     return float(ndcg_score(y[some], s[some], k=k))
@@ -84,12 +84,12 @@ def propensities(counts, # (L,) positives in the training split
                  n: int, # its instances, N
                  a: float = .55, b: float = 1.5 # A and B
     ) -> np.ndarray: # (L,) in (0, 1]
-    "The estimated probability that a true label was recorded."
+    "The estimated probability that a true label was recorded (Jain et al. 2016)."
     c = max(np.log(n) - 1, 0)*(b + 1)**a
     return 1/(1 + c*(np.asarray(counts) + b)**-a)
 
 def propensity_precision_at(y, s, k: int, propensity) -> float: # (n, L) labels and scores; (L,)
-    "Propensity-scored precision of the first k, as a share of the best possible."
+    "Propensity-scored precision of the first k (Jain et al. 2016), as a share of the best possible."
     y, s = _known(y, s, k)
     gain = y/propensity
     had, best = (np.take_along_axis(gain, _top(t, k), 1).sum() for t in (s, gain))

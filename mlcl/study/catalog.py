@@ -8,8 +8,8 @@ __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'P
            'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'MINILM', 'LITE0', 'PRETRAINED', 'FIRST_SIX',
            'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
            'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
-           'images', 'transformer', 'scarce', 'long_training', 'finetuned', 'photographs', 'check', 'matched', 'prior',
-           'trained_whole', 'paper', 'parse_only', 'experiments', 'records_of']
+           'images', 'transformer', 'at_share', 'scarce', 'long_training', 'finetuned', 'photographs', 'check',
+           'matched', 'prior', 'trained_whole', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -203,13 +203,16 @@ def transformer() -> list[Experiment]:
 # %% ../../nbs/63_catalog.ipynb #8c31a523
 SHARES, SMALLER = (.01, .02, .05, .1, .2, .5, 1.), ('ucmerced_ml', 'semeval2018_ec', 'reuters90')
 
+def at_share(e: Experiment, share: float # of the training split
+    ) -> Experiment:
+    "A run on a share of the training data, with up to eight times as many epochs."
+    epochs = round(e.settings['epochs']*min(e.fraction/share, 8))
+    return replace(e, fraction=share, settings=e.settings | dict(epochs=epochs))
+
 @study('scarce')
 def scarce(losses=('bce', 'zlpr', 'reg'), seeds=range(5)) -> list[Experiment]:
     "1 to 100 % of the training data, three losses"
-    def share(e, f):
-        epochs = round(e.settings['epochs']*min(1/f, 8))
-        return replace(e, fraction=f, settings=e.settings | dict(epochs=epochs))
-    return [share(e, f) for e in broad(SMALLER, losses, seeds, checkpoints=['last']) for f in SHARES]
+    return [at_share(e, f) for e in broad(SMALLER, losses, seeds, checkpoints=['last']) for f in SHARES]
 
 # %% ../../nbs/63_catalog.ipynb #471231c6
 SCRATCH = dict(

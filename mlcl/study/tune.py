@@ -12,7 +12,7 @@ __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'SHARES_WHOLE', '
 from dataclasses import replace
 from itertools import product
 from .catalog import BROAD, EPOCHS, FIRST_SIX, LABELS, PERCEPTRON, PRETRAINED, SEEDS
-from .catalog import attempt_at, grid, parse_only, study
+from .catalog import at_share, attempt_at, grid, parse_only, study
 from .experiment import Experiment, one_of
 from .run import run
 from .schedule import _silent, run_all
@@ -94,11 +94,7 @@ SHARES_WHOLE = (.01, .05, .2) # shares of the training split, beside the one of 
 @study('scarce_pretrained')
 def scarce_whole(losses=('bce', 'reg'), seeds=SEEDS) -> list[Experiment]:
     "1, 5 and 20 % of the news, with all of MiniLM trained"
-    def share(e, f):
-        epochs = round(e.settings['epochs']*min(e.fraction/f, 8))
-        return replace(e, fraction=f, settings=e.settings | dict(epochs=epochs))
-    news = [e for e in pretrained_sets(losses, seeds) if e.dataset == 'reuters90']
-    return [share(e, f) for e in news for f in SHARES_WHOLE]
+    return [at_share(e, f) for e in pretrained_sets(losses, seeds) if e.dataset == 'reuters90' for f in SHARES_WHOLE]
 
 # %% ../../nbs/65_tune.ipynb #bd582c39
 TUNED = EPOCHS # data set → epochs to choose from
