@@ -256,7 +256,7 @@ def imbalance(y: np.ndarray # label matrix (N, L)
 def cooccurrence(y: np.ndarray, # label matrix (N, L)
                  kind: str = 'count' # 'conditional': share of the row's instances with the column's label; or 'jaccard'
     ) -> np.ndarray: # (L, L)
-    "How often labels occur together; a label without instances has 0 everywhere."
+    "How often labels occur together; a label without instances has 0 everywhere; `ValueError` for an unknown kind."
     kinds = ('count', 'conditional', 'jaccard')
     if kind not in kinds: raise ValueError(f"kind: expected one of {kinds}, got {kind!r}")
     y = _rows(y).astype(np.float32)
@@ -278,7 +278,7 @@ def label_sets(y: np.ndarray # label matrix (N, L)
 def buckets(y_train: np.ndarray, # label matrix of the training split (N, L)
             n: int = 3 # number of buckets, of equal size as far as possible
     ) -> dict: # name → label indices; head, middle and tail for n = 3
-    "Labels in groups by their frequency in the training split; ties go by index."
+    "Labels in groups by their frequency in the training split; ties go by index; `ValueError` for fewer than two."
     if n < 2: raise ValueError(f"n: expected at least 2 buckets, got {n}")
     order = np.argsort(-_rows(y_train).sum(0, dtype=int), kind='stable')
     middle = ['middle'] if n == 3 else [f'middle{i + 1}' for i in range(n - 2)]

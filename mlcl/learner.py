@@ -39,7 +39,7 @@ DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, head_lr=None, weight_decay=.
                 projection=256, prior_bias=False, precision='auto', loss={}, encoder={})
 def complete(settings: dict | None = None # the settings that differ from DEFAULTS
     ) -> dict: # all settings
-    "Fill in defaults; an unknown name lists the choices."
+    "Fill in defaults; an unknown name lists the choices; `ValueError` for an unknown one."
     if extra := sorted(set(settings or {}) - set(DEFAULTS)):
         raise ValueError(f"settings: expected names among {', '.join(DEFAULTS)}, got {', '.join(extra)}")
     return copy.deepcopy({**DEFAULTS, **(settings or {})})
@@ -133,7 +133,7 @@ def train(ds, # the data set
           progress: bool = False, # show fastai's progress bar?
           start=None # an `Encoder` whose weights to start from, such as `Trained.model.encoder`
     ) -> Trained:
-    "Train one model; two calls with equal arguments give equal weights."
+    "Train one model; two calls with equal arguments give equal weights; `TrainingFailed` for NaN or infinity."
     s, idx = complete(settings), ds.indices('train', share, seed)
     ds = dataclasses.replace(ds, splits=ds.splits | dict(train=idx))
     with no_random(seed):
@@ -162,7 +162,7 @@ def outputs(self: Trained,
             split: str = 'test', # 'train', 'val' or 'test'
             checkpoint: str = 'last' # 'last' epoch or 'best' epoch by the online probe on validation data
     ) -> dict: # features (n, d); projection (n, p), own (n, L) logits, proto (n, L) cosines, or None
-    "What the readouts need for one split; 'train' is the share that was trained on."
+    "What the readouts need for one split; 'train' is the share that was trained on; `ValueError` without data."
     if self.ds is None:
         raise ValueError("ds: this model was loaded without a data set; pass ds to load_trained, or use predict")
     if split not in self.ds.splits: raise ValueError(f"split: expected one of {list(self.ds.splits)}, got {split!r}")

@@ -69,7 +69,7 @@ def _check_pred(y, pred):
 def predict(p, # (N, L) scores
             threshold=.5 # one number, or one for each label, (L,)
     ) -> np.ndarray: # (N, L) predictions, uint8
-    "Predict a label where its score is greater than the threshold."
+    "Predict a label where its score is greater than the threshold; `ValueError` for NaN or a wrong shape."
     p, threshold = np.asarray(p), np.asarray(threshold, float)
     if p.ndim != 2: raise ValueError(f"p: expected shape (N, L), got {p.shape}")
     if threshold.shape not in ((), p.shape[1:]):
@@ -190,7 +190,7 @@ def tune_threshold(y, # (N, L) labels of the validation split; NaN: unknown
                    p, # (N, L) scores
                    metric: str = 'macro_f1' # 'macro_f1' or 'micro_f1'
     ) -> float: # the threshold
-    "The one threshold for all labels with the best F1; the highest of several."
+    "The one threshold for all labels with the best F1; the highest of several; `ValueError` for an unknown metric."
     y, p, _ = _check(y, p)
     if metric == 'micro_f1': return float(_best_cuts(y.reshape(1, -1), p.reshape(1, -1))[0])
     if metric != 'macro_f1': raise ValueError(f"metric: expected 'macro_f1' or 'micro_f1', got {metric!r}")
@@ -210,7 +210,7 @@ def resample(n_instances: int, # instances of the split, N
              n: int = 1000, # resamples
              seed: int = 0
     ) -> np.ndarray: # (n, N) how often each instance is drawn, float32
-    "Draw `n` bootstrap resamples of the instances as multinomial counts."
+    "Draw `n` bootstrap resamples of the instances as multinomial counts; `ValueError` for numbers below 1."
     for name, v in dict(n_instances=n_instances, n=n).items():
         if not isinstance(v, Integral) or v < 1: raise ValueError(f"{name}: expected a whole number >= 1, got {v!r}")
     rng, p = np.random.default_rng(seed), np.full(n_instances, 1/n_instances)
@@ -250,7 +250,7 @@ def replicates(y, # (N, L) labels; NaN: unknown
                counts, # (n, N) from `resample`
                metric: str = 'macro_f1' # 'micro_f1', 'macro_f1', 'hamming', 'map' or 'lrap'
     ) -> np.ndarray: # (n,) the metric on each resample
-    "A metric on every resample."
+    "A metric on every resample; `ValueError` for an unknown metric or a wrong shape of `counts`."
     if metric not in (choices := ['micro_f1', 'macro_f1', 'hamming', 'map', 'lrap']):
         raise ValueError(f"metric: expected one of {choices}, got {metric!r}")
     y, p, known = (_check if metric in ('map', 'lrap') else _check_pred)(y, p)
@@ -303,7 +303,10 @@ def scores(y, # (N, L) labels, 0 or 1; NaN: unknown
            buckets: dict = None, # name of the bucket → indices of its labels
            n_boot: int = 0 # resamples for the ends of the intervals of Micro and Macro-F1; 0 for none
     ) -> dict: # name of the metric → value; None for a bucket without positives
-    "Every metric of the study, for one split, over the known entries; `n_unknown` counts the others, if any."
+    """Every metric of the study, for one split, over the known entries.
+
+    `n_unknown` counts the others, if any; `ValueError` for indices of no label.
+    """
     t, ranked, known = _check(y, p)
     pred, keep = predict(p, threshold)*known, t.any(0)
     f1, last = _f1(t, pred), _known_last(t, ranked, known)

@@ -68,7 +68,7 @@ def ends(t: pd.DataFrame # with columns mean, lower and upper; a mean without th
 def points(rows: dict, # name → (mean, lower, upper), all in the unit of the axis
            ax=None, xlabel: str = '' # axes to draw on, by default new ones; label of the horizontal axis, with its unit
     ): # the axes
-    "Draw means with intervals, one row per name, first name on top."
+    "Draw means with intervals, one row per name, first name on top; `ValueError` where there is nothing to draw."
     if not rows: raise ValueError("rows: expected at least one name with (mean, lower, upper), got none")
     ax = ax or plt.subplots(figsize=(6, .6 + .32*len(rows)))[1]
     t = ends(pd.DataFrame([(n, *v) for n, v in rows.items()], columns=['name', 'mean', 'lower', 'upper']))
@@ -82,7 +82,7 @@ def points(rows: dict, # name → (mean, lower, upper), all in the unit of the a
 def bars(table: dict, # name → {group: (mean, lower, upper)}
          ax=None, ylabel: str = '' # axes to draw on, by default new ones; label of the vertical axis, with its unit
     ): # the axes
-    "Draw grouped bars with intervals: one colour and hatch per name, one cluster per group."
+    "Draw grouped bars with intervals: one colour and hatch per name, one cluster per group; `ValueError` for none."
     if not table: raise ValueError("table: expected at least one name, got none")
     parts = ['mean', 'lower', 'upper']
     of = {n: pd.DataFrame({g: [*map(float, v)] for g, v in row.items()}, parts).T for n, row in table.items()}
@@ -157,7 +157,7 @@ def curves(records: list, # of one data set; those with readout 'online' carry a
            metric: str = 'val_macro_f1', # a key of the history's rows
            ax=None, compared=None # axes to draw on, by default new ones; see `loss_style`
     ): # the axes
-    "Draw one learning curve per loss: mean over seeds, and the range of the seeds."
+    "Draw one learning curve per loss: mean over seeds, and the range of the seeds; `ValueError` without curves."
     t = pd.DataFrame([h | dict(loss=r['loss']) for r in records if r['readout'] == 'online' for h in r['history']])
     if t.empty: raise ValueError("records: expected some with readout 'online', got none")
     ax, (split, _, what) = ax or plt.subplots()[1], metric.partition('_')

@@ -104,7 +104,10 @@ def head_proba(x: Tensor, # (n, D) standardised features
 def choose(f1: np.ndarray, # (K, L) validation F1 of K grid points
            has: np.ndarray # (L,) whether the label has a positive in the validation data
     ) -> tuple: # validation Macro-F1 (K,), the common best point, the best point of each label (L,)
-    "Choose a grid point for all labels, and one for each label; ties go to the point with the better Macro-F1."
+    """Choose a grid point for all labels, and one for each label; ties go to the point with the better Macro-F1.
+
+    `ValueError` without a positive label.
+    """
     if not has.any(): raise ValueError('y_val: expected at least one positive label in the validation data, got none')
     macro = f1[:, has].mean(1)
     order = np.argsort(-macro, kind='stable')
@@ -170,7 +173,10 @@ def probe_grid(x, # (N, D) training features, array or tensor
                seed: int = 0, # seed of the initial weights and of the batches
                dtype=torch.float32 # number format of the training
     ) -> Probe: # trained, with its choice made
-    "Train a linear probe for each grid point at once and choose among them on validation data."
+    """Train a linear probe for each grid point at once and choose among them on validation data.
+
+    `ValueError` for a bad grid.
+    """
     x = check_features(x, 'x')
     y = check_targets(y, 'y', len(x)).to(x.device)
     x_val = check_features(x_val, 'x_val', x.shape[1]).to(x.device)
@@ -241,7 +247,10 @@ def read_out(outputs: dict, # split → dict of features (n, D), own (n, L), pro
              batch_size: int = 64, # instances in a step of a probe
              kind: str = 'grid' # 'grid': the readouts of the grid; 'linear': those of the solved probe; 'both'
     ) -> dict: # name of the readout → `Readout`
-    "Read a trained encoder in every way that applies; every choice is made on validation data."
+    """Read a trained encoder in every way that applies; every choice is made on validation data.
+
+    `ValueError` for missing splits or an unknown kind.
+    """
     if not {'train', 'val'} <= set(outputs):
         raise ValueError(f"outputs: expected the splits 'train' and 'val', got {list(outputs)}")
     if set(outputs) - set(ys): raise ValueError(f'ys: expected labels for the splits {list(outputs)}, got {list(ys)}')

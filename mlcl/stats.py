@@ -36,7 +36,10 @@ def _level(level):
 def mean_error(values, # one value a seed, (S,)
                within=None # variance of each value over test instances, one number or (S,); None for seeds alone
     ) -> tuple: # mean, standard error, degrees of freedom
-    "Mean over seeds; its error pools the variances between seeds and within a test set (Satterthwaite)."
+    """Mean over seeds; its error pools the variances between seeds and within a test set (Satterthwaite).
+
+    `ValueError` for negative variances.
+    """
     values = _values(values, 2 if within is None else 1)
     n, w = len(values), 0. if within is None else np.mean(_values(np.atleast_1d(within), 1, 'within'))
     if w < 0 or np.shape(within) not in ((), (n,)):
@@ -95,7 +98,10 @@ def paired(y, # (N, L) labels of the test split
            seed: int = 0, # of the resamples
            level: float = .95 # of the interval
     ) -> dict: # mean, lo, hi, n_seeds, per_seed: differences a - b
-    "Difference of a metric, paired by seed and by test instance, with an interval over both."
+    """Difference of a metric, paired by seed and by test instance, with an interval over both.
+
+    `ValueError` for an unknown method.
+    """
     if method not in ('bootstrap', 't'): raise ValueError(f"method: expected 'bootstrap' or 't', got {method!r}")
     point, diff = _replicates(y, a, b, metric, n, seed)
     if method == 't': ends = mean_interval(point, _within(point, diff), level)[1:]
@@ -233,7 +239,7 @@ def _error(one, two, metric):
 # %% ../nbs/46_stats.ipynb #c990e860
 def behind(records # record dicts, or ids of records such as `effect` gives
     ): # Markdown for a notebook page
-    "A line below a table or figure: how many runs are behind it, and where they are listed."
+    "A line below a table or figure: how many runs are behind it, and where they are listed; `ValueError` for none."
     from IPython.display import Markdown
     runs = {(r if isinstance(r, str) else r['id']).split('/')[0] for r in records}
     if not runs: raise ValueError("records: expected at least one record or id, got none")
@@ -246,7 +252,10 @@ def fold_interval(values, # one value a fold, (K,)
                   ratio: float, # test instances over training instances
                   level: float = .95 # of the interval
     ) -> tuple: # mean, lower end, upper end
-    "Mean over K folds, with a t interval of variance (1/K + ratio)·s² (Nadeau & Bengio 2003)."
+    """Mean over K folds, with a t interval of variance (1/K + ratio)·s² (Nadeau & Bengio 2003).
+
+    `ValueError` for a ratio ≤ 0.
+    """
     values = _values(values, 2)
     if not ratio > 0: raise ValueError(f"ratio: expected a number above 0, got {ratio}")
     half = stats.t.ppf((1 + _level(level))/2, len(values) - 1)*np.sqrt((1/len(values) + ratio)*values.var(ddof=1))
@@ -272,7 +281,7 @@ def effects(records: list, # record dicts
 def pooled(table: pd.DataFrame, # from `effects`
            level: float = .95 # of the interval
     ) -> dict: # mean, lower, upper, n_sets, n_seeds (the fewest), n_records
-    "Mean effect over data sets with a t interval over them; a single set keeps its own."
+    "Mean effect over data sets with a t interval over them; a single set keeps its own; `ValueError` for none."
     if not len(table): raise ValueError("table: expected the effect of at least one data set, got none")
     if len(table) > 1: mean, lo, hi = mean_interval(table['mean'], None, level)
     else: mean, lo, hi = table.iloc[0][['mean', 'lower', 'upper']]
@@ -294,7 +303,7 @@ def score_table(records: list, # record dicts
 def friedman(table: pd.DataFrame, # data sets × losses, larger is better
              alpha: float = .05 # of the critical difference
     ) -> dict: # ranks (k,), statistic, p, cd, pairs (k, k): p of Nemenyi's test
-    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006)."
+    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006); `ValueError` for too small a table."
     from scikit_posthocs import posthoc_nemenyi_friedman
     n, k = table.shape
     if n < 2 or k < 3: raise ValueError(f"table: expected at least 2 data sets and 3 losses, got {n} and {k}")
@@ -308,7 +317,10 @@ def friedman(table: pd.DataFrame, # data sets × losses, larger is better
 def wilcoxon(table: pd.DataFrame, # data sets × losses
              a: str # the loss that is compared with each of the others
     ) -> pd.DataFrame: # a row for each other loss: mean, median of a − b, statistic, p, p_holm
-    "Wilcoxon's signed-rank tests over data sets (Demšar 2006; zeros are split), with Holm's correction."
+    """Wilcoxon's signed-rank tests over data sets (Demšar 2006; zeros are split), with Holm's correction.
+
+    `ValueError` for too small a table.
+    """
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
         raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")

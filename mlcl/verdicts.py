@@ -84,7 +84,7 @@ def verdict(r: dict, # from `stratified`
             level: float = .95, # of the interval that decides
             equal: float = MARGIN # what counts as practically equal; 0 where that means nothing
     ) -> str: # one of `VERDICTS`
-    "What an interval says of a claim."
+    "What an interval says of a claim; `ValueError` for a sign that is neither 1 nor −1."
     if sign not in (1, -1): raise ValueError(f"sign: expected 1 or -1, got {sign!r}")
     if r['df'] < 2: return 'open'
     near, far = sorted(sign*e for e in limits(r, level))
@@ -101,7 +101,7 @@ def within(r: dict, equal: float = MARGIN) -> bool:
 def holm(p: dict, # claim → p-value
          alpha: float = .05 # for all of them together
     ) -> pd.DataFrame: # claim → p, p_holm, level of the interval that was tested
-    "Holm's correction (Holm 1979), with the level of each claim's interval."
+    "Holm's correction (Holm 1979), with the level of each claim's interval; `ValueError` without claims."
     from statsmodels.stats.multitest import multipletests
     if not p: raise ValueError("p: expected at least one claim, got none")
     t = pd.DataFrame(dict(p=pd.Series(p, dtype=float)))
@@ -180,7 +180,10 @@ def hierarchical(table: pd.DataFrame, # from `mlcl.stats.effects`
                  margin: float = MARGIN, # what counts as practically equal
                  scales: dict = SCALES # of the priors
     ) -> dict: # mean, lower, upper; below, within, above: probabilities; new_lower, new_upper: of a new data set
-    "Posterior of a claim's mean difference, and of that on a new data set of the same mixture."
+    """Posterior of a claim's mean difference, and of that on a new data set of the same mixture.
+
+    `ValueError` without a set.
+    """
     if not len(table): raise ValueError("table: expected the effect of at least one data set, got none")
     points = _grid(scales=scales)
     weight, kinds, cov, share = _given(table, points, scales)

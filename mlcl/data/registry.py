@@ -49,7 +49,7 @@ def indices(self: Dataset,
             share: float = 1., # share of the instances, in (0, 1]
             seed: int = 0 # the same seed gives nested shares
     ) -> np.ndarray: # indices into `x` and `y`
-    "Indices of one split, or of a share of it."
+    "Indices of one split, or of a share of it; `ValueError` for an unknown split or share."
     if part not in self.splits: raise ValueError(f"part: expected one of {list(self.splits)}, got {part!r}")
     idx = self.splits[part]
     return idx if share == 1 else idx[fraction(self.y[idx], share, seed)]
@@ -204,7 +204,10 @@ def _download(name, path):
 # %% ../../nbs/70_registry.ipynb #c31307da
 def data_file(name: str # path inside the data folder, a key of the shipped checksums
     ) -> Path: # the file, verified
-    "A file of the data folder with the right checksum; fetched if it is missing and a public address serves it."
+    """A file of the data folder with the right checksum; fetched if it is missing and a public address serves it.
+
+    `ValueError` for a wrong checksum (the file becomes NAME.bad), `FileNotFoundError`, `ConnectionError`.
+    """
     for given in _forms(name):
         if (path := data_dir()/given).exists(): return _check(path, given) if given in FILES else path
     if _download(name, path := data_dir()/name): return _check(path, name)
@@ -237,7 +240,10 @@ def load(name: str, # one of `names()`
          resplit: int | None = None, # seed of another cut between training and validation instances; None: the usual
          **options # of the reader, such as `labels` of `eurlex57k`
     ) -> Dataset: # with splits train, val and test
-    "Load a data set; its files are checked first."
+    """Load a data set; its files are checked first.
+
+    `ValueError` for an unknown name or option, and the errors of `data_file`.
+    """
     s, files = _set(name), _set(name)['files']
     known = [k for k, p in signature(s['read']).parameters.items() if p.default is not p.empty]
     if bad := sorted(set(options) - set(known)):

@@ -23,7 +23,10 @@ def split(y: np.ndarray, # label matrix (N, L)
           shares, # share of each part, for example (.8, .2); they sum to 1
           seed: int = 0 # the same seed gives the same parts
     ) -> list: # index arrays, sorted, disjoint, together all instances
-    "Cut the instances into parts with the same label frequencies, by iterative stratification (Sechidis et al. 2011)."
+    """Cut the instances into parts with the same label frequencies, by iterative stratification (Sechidis et al. 2011).
+
+    `ValueError` for shares that do not sum to 1, or too few instances.
+    """
     shares, y = np.asarray(shares, float), _matrix(y).astype(bool)
     if shares.ndim != 1 or len(shares) < 2 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"shares: expected at least two positive numbers that sum to 1, got {shares.tolist()}")
@@ -50,7 +53,10 @@ def fraction(y: np.ndarray, # label matrix (N, L)
              share: float, # share of the instances, in (0, 1]
              seed: int = 0 # the same seed gives nested subsets: 1 % inside 2 % inside 5 %
     ) -> np.ndarray: # sorted indices, round(share·N) of them, at least 1
-    "A subset that keeps label frequencies; for one seed a smaller share is a subset of a larger one."
+    """A subset that keeps label frequencies; for one seed a smaller share is a subset of a larger one.
+
+    `ValueError` for a share outside (0, 1].
+    """
     y = _matrix(y).astype(bool)
     if not 0 < share <= 1: raise ValueError(f"share: expected a number in (0, 1], got {share}")
     k = max(1, round(share * len(y)))

@@ -64,7 +64,7 @@ def weights_sha256(net: nn.Module # a network as it was loaded
 def input_scaling(x, # (n, d) training rows
                   scale: str = 'auto' # 'dense', 'sparse' or 'auto'
     ) -> tuple: # mode, mean or inverse document frequency (d,), factor (d,) or (1,)
-    "How to scale the inputs of an MLP."
+    "How to scale the inputs of an MLP; `ValueError` for an unknown way."
     if scale not in ('auto', 'dense', 'sparse'):
         raise ValueError(f"scale: expected 'auto', 'dense' or 'sparse', got {scale!r}")
     x = torch.as_tensor(np.asarray(x, dtype=np.float32))

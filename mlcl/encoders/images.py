@@ -60,7 +60,7 @@ def image_tensors(x, # indexable of uint8 arrays
 AUGMENTATIONS = ('none', 'light', 'rand')
 def augmenter(kind: str = 'none' # one of AUGMENTATIONS
     ): # function from uint8 images (b, c, h, w) to uint8 images of the same shape
-    "Random label-preserving changes of a batch of images."
+    "Random label-preserving changes of a batch of images; `ValueError` for an unknown kind."
     if kind not in AUGMENTATIONS: raise ValueError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {kind!r}")
     if kind != 'rand': return nn.Identity() if kind == 'none' else _light()
     from torchvision.transforms import v2

@@ -66,7 +66,7 @@ def blueprint(enc: Encoder # any encoder
 
 def restore(d: dict # from `blueprint`
     ) -> Encoder: # with fresh weights; load the saved ones into it
-    "Rebuild an encoder from plain data; runs no code from the data."
+    "Rebuild an encoder from plain data; runs no code from the data; `ValueError` for an unknown encoder."
     if d['name'] not in ENCODERS: raise ValueError(f"encoder: expected one of {', '.join(ENCODERS)}, got {d['name']!r}")
     enc = ENCODERS[d['name']](**d['config'])
     enc.spec = d['spec']

@@ -22,7 +22,10 @@ POOLINGS = ('cls', 'mean')
 
 def own_pooling(arg: str # name on the hub, or a folder
     ) -> str: # one of POOLINGS
-    "The pooling a network was made for: by its pooling file, else 'mean' for sentence-transformers/…, else 'cls'."
+    """The pooling a network was made for: by its pooling file, else 'mean' for sentence-transformers/…, else 'cls'.
+
+    `ValueError` for a file that names another.
+    """
     file = _pooling_file(arg)
     if file is None: return 'mean' if arg.startswith('sentence-transformers/') else 'cls'
     modes = json.loads(Path(file).read_text())

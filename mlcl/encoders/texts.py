@@ -42,7 +42,7 @@ def build_vocabulary(texts: list, # training texts
                      min_count: int = 2, # keep a token that occurs in at least this many texts
                      bigrams: bool = False # also keep pairs of neighbouring tokens
     ) -> Vocabulary: # at most `size` tokens, in alphabetical order
-    "The vocabulary of the training texts."
+    "The vocabulary of the training texts; `ValueError` where no token is left."
     if not len(texts): raise ValueError("texts: expected at least one training text, got none")
     fitted = _vectorizer(bigrams, max_features=size, min_df=min(min_count, len(texts)))
     try: fitted.fit(texts)

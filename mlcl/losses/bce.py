@@ -59,7 +59,10 @@ def balanced_weights(label_counts, # (L,) number of training instances with each
                      n_instances: int, # number of training instances N
                      clip: float = 10. # c >= 1
     ) -> Tensor: # (L,) float64
-    "Weights of positives that balance them with the negatives: (N − n_l)/n_l within [1/c, c]."
+    """Weights of positives that balance them with the negatives: (N − n_l)/n_l within [1/c, c].
+
+    `ValueError` for a c below 1.
+    """
     n = check_counts(label_counts, n_instances).double()
     if check_range(clip, 'clip') < 1: raise ValueError(f"clip: expected a number >= 1, got {clip!r}")
     return ((n_instances - n)/n).clamp(1/clip, clip)

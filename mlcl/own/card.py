@@ -151,7 +151,7 @@ def card(model, # a `MultiLabelClassifier`, a `BaselineClassifier` or a `Blend`
          repo: str = None, # its address on the hub, such as 'me/birds'
          license: str = None # an identifier of the hub, such as 'apache-2.0'
     ) -> str:
-    "What people must know of a model, as Markdown."
+    "What people must know of a model, as Markdown; `ValueError` for one that is not trained."
     license, t, here = _license(license), _trained(model), ds is not None
     if not hasattr(model, 'thresholds_'): raise ValueError(f'model: expected a trained one, got {model!r:.80}')
     measured = split_scores(model, ds) if measured is None and here else measured or {}
@@ -197,7 +197,7 @@ def push_to_hub(self: MultiLabelClassifier,
                 license: str = None, # an identifier of the hub, such as 'apache-2.0'
                 text: str = None # of the card; default: `card` makes it
     ) -> str: # the address
-    "Upload the model and its card to the Hugging Face hub."
+    "Upload the model and its card to the Hugging Face hub; `ValueError` for a name that is not OWNER/NAME."
     check_is_fitted(self)
     if not re.fullmatch(r'[\w.-]{1,96}/[\w.-]{1,96}', str(repo)):
         raise ValueError(f'repo: expected OWNER/NAME, got {repo!r:.80}')

@@ -146,7 +146,10 @@ def planned(store: Store, exp: Experiment, # the pilot
             expected: float, # seconds it should have taken
             times: dict, wanted: Plan, left: float, jobs: int
     ) -> tuple: # a `Plan`, corrected times
-    "What fits into the time that the pilot leaves; the pilot counts where its epochs are kept."
+    """What fits into the time that the pilot leaves; the pilot counts where its epochs are kept.
+
+    `ValueError` if it failed.
+    """
     recs = store.records(run=exp.id)
     if not recs: raise ValueError(f'compare: the first run failed: {store.failed()[exp.id]["error"]["message"]}')
     took, epochs = recs[0]['seconds'], exp.settings['epochs']

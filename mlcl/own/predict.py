@@ -161,7 +161,7 @@ def write_predictions(model: MultiLabelClassifier, path,
                       out=None, # a file whose name ends in one of `FORMATS`; default: CSV to standard output
                       encoding: str = None, **options # as in `predictions`
     ):
-    "Write labels and probabilities to a file, completely or not at all."
+    "Write labels and probabilities to a file, completely or not at all; `ValueError` if that is the file of the data."
     if out is not None: out = check_output(out, FORMATS)
     if out and os.path.realpath(out) == os.path.realpath(path):
         raise ValueError(f'out: expected another file than the data, got {out}')

@@ -32,7 +32,10 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1, NaN where unkn
               s, # (n, L) scores
               kind: str = 'sigmoid' # or 'isotonic'
     ): # function: (m, L) scores → (m, L) probabilities
-    "A curve for each label; a common one for labels with few positives or negatives."
+    """A curve for each label; a common one for labels with few positives or negatives.
+
+    `ValueError` for an unknown kind.
+    """
     if kind not in CURVES: raise ValueError(f"kind: expected 'sigmoid' or 'isotonic', got {kind!r}")
     y, s, fit = np.asarray(y, float), np.asarray(s, float), CURVES[kind]
     def one(s, y): return fit(s[y == y], y[y == y] == 1)

@@ -44,7 +44,7 @@ def agree(facts: list, # of integers, equally many in all processes
 def join(x: Tensor, # (B, D) rows of this process
          name: str = 'x' # of the argument, for the message
     ) -> tuple: # (N, D) rows of all processes by rank, float64 if anybody has it; position of the first own row
-    "The rows of all processes, with gradient."
+    "The rows of all processes, with gradient; `ValueError` where their columns differ."
     mine = [*x.shape, x.dtype == torch.float64, x.is_floating_point()]
     sizes, columns, double, floating = zip(*agree(mine, x.device))
     before = sum(sizes[:dist.get_rank()])

@@ -45,7 +45,7 @@ def enqueue(self: LabelQueue,
             embeddings, # (n, D) of any scale
             labels # (n, L) multi-hot, or (n,) class indices
     ):
-    "Put a batch in; of a batch larger than the queue the last rows stay."
+    "Put a batch in; of a batch larger than the queue the last rows stay; `ValueError` for another width."
     (size, dim), n_labels, device = self.embeddings.shape, self.labels.shape[1], self.labels.device
     check_embeddings(embeddings)
     if embeddings.shape[1] != dim:
@@ -104,7 +104,10 @@ def momentum_update(key: nn.Module, # the key model, changed in place
                     model: nn.Module, # of the same architecture
                     m: float = .999 # momentum in [0, 1]: 0 copies, 1 changes nothing
     ):
-    "key ← m·key + (1 − m)·model, for parameters and floating buffers; others are copied (MoCo, arXiv 1911.05722)."
+    """key ← m·key + (1 − m)·model, for parameters and floating buffers; others are copied (MoCo, arXiv 1911.05722).
+
+    `ValueError` for an m outside [0, 1].
+    """
     if not 0 <= check_number(m, 'm', positive=False) <= 1: raise ValueError(f"m: expected a number in [0, 1], got {m}")
     for k, q in zip([*key.parameters(), *key.buffers()], [*model.parameters(), *model.buffers()], strict=True):
         k.lerp_(q.to(k.dtype), 1 - m) if k.is_floating_point() else k.copy_(q)

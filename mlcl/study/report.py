@@ -158,7 +158,7 @@ def _threads(n):
 def reproduce(id: str, # of a record or a run, or its first letters
               runner=run
     ): # DataFrame, see `agreement`
-    "Do a run again and compare."
+    "Do a run again and compare; `ValueError` for an unknown run, or other data than it had."
     study, _ = _where(id)
     old = [r for r in find(id) if r['split'] == 'test']
     if not old: raise ValueError(f'id: expected that of a run with test records, got {id!r}')

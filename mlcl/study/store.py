@@ -44,7 +44,7 @@ def _column(values):
 
 # %% ../../nbs/62_store.ipynb #0c21b72e
 def to_table(records: list[dict]) -> pa.Table: # a row a record
-    "Records as a table; `from_table` undoes it."
+    "Records as a table; `from_table` undoes it; `ValueError` for columns of one name."
     rows = [flat(r) for r in records]
     names = list(dict.fromkeys(k for r in rows for k in r))
     columns = {n: _column([r.get(n) for r in rows]) for n in names}
