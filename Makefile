@@ -28,7 +28,7 @@ study: $(STAMP) ## the quick study on the two embedded data sets: train, leaderb
 	@$(BIN)/mlcl study report quick
 	@$(MAKE) --no-print-directory site
 
-test: $(STAMP) ## the whole test suite
+test: $(STAMP) ## all notebooks (but their slow cells) and all tests
 	@$(if $(DATA),,echo "MLCL_DATA names no data folder: cells and tests on the real benchmarks are LEFT OUT")
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing $(if $(DATA),--flags data)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests

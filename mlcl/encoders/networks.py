@@ -35,7 +35,7 @@ def _same_padding(conv, args):
 
 # %% ../../nbs/74_networks.ipynb #1e144d6e
 def _put(net, layer, weights):
-    "Fill one layer from the provided file: weight = bytes × scale."
+    "Fill one layer from the 8-bit file: weight = bytes × scale."
     w = weights[layer + '.weight_int8'].astype(np.float32)
     w *= weights[layer + '.scale'].reshape(-1, *[1]*(w.ndim - 1))
     m = net.get_submodule(layer)
@@ -54,9 +54,9 @@ def _folded():
 
 # %% ../../nbs/74_networks.ipynb #d9fed0b7
 MOBILENET_FILE = 'mobilenet_v2_imagenet/mobilenet_v2_1.0_224_int8.npz'
-def mobilenet_v2(path=None # the provided .npz file; default: in the data folder
+def mobilenet_v2(path=None # the .npz file of 8-bit weights; default: that of the data folder
     ) -> nn.Module: # 1,001 ImageNet logits, class 0 is 'background'; input (b, 3, 224, 224) in [-1, 1]
-    "torchvision's MobileNetV2 with the provided ImageNet weights."
+    "torchvision's MobileNetV2 with the 8-bit ImageNet weights of the data folder."
     path = mobilenet_path() if path is None else Path(path)
     net = _folded()
     with np.load(path) as weights:
@@ -123,7 +123,7 @@ def _timm(name, pretrained):
 class Backbone(nn.Module):
     "A pretrained network without classifier: uint8 RGB pictures (b, 3, size, size) → features (b, dim)."
     def __init__(self,
-                 name: str = 'mobilenet_v2', # 'mobilenet_v2' (the provided file), one of `backbones()`, or 'timm:NAME'
+                 name: str = 'mobilenet_v2', # 'mobilenet_v2' (8-bit weights), one of `backbones()`, or 'timm:NAME'
                  pretrained: bool = True, # start from ImageNet weights?
                  size: int | None = None # side in pixels; default: what the weights were made for
         ):
@@ -212,13 +212,13 @@ class Pretrained(Encoder):
 # %% ../../nbs/74_networks.ipynb #3834e979
 @register_encoder('mobilenet_v2')
 class MobileNet(Pretrained):
-    "MobileNetV2 with the provided ImageNet weights."
+    "MobileNetV2 with 8-bit ImageNet weights."
     def __init__(self, size: int | None = None, pretrained: bool = False, augment: str = 'none'):
         super().__init__('mobilenet_v2', size, pretrained, augment)
 
     @classmethod
     def build(cls, ds, pretrained=True, **options):
-        "The network, by default with the provided weights."
+        "The network, by default with the 8-bit weights."
         return cls(pretrained=pretrained, **options)
 
 # %% ../../nbs/74_networks.ipynb #0158afec

@@ -36,7 +36,7 @@ def own_pooling(arg: str # name on the hub, or a folder
 # %% ../../nbs/75_pretrained.ipynb #5da9c834
 def _pooling_file(arg):
     "The file of sentence encoders that names their pooling, or None."
-    if local_weights(arg): return None # the provided folders have none
+    if local_weights(arg): return None # folders of weights alone have none
     if Path(arg).exists(): return next(iter(Path(arg).glob('*_Pooling/config.json')), None)
     from transformers.utils import cached_file
     how = dict(local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
