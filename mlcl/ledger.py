@@ -16,6 +16,7 @@ from .extras import need
 need('study', 'mlcl.ledger')
 
 # %% ../nbs/90_ledger.ipynb #394eea0b
+import json
 from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
@@ -74,11 +75,14 @@ def embeds(losses) -> bool:
 
 def by_readout(name: str, c: Claim, study: str = ''): # a readout, or a pair for a and the others
     "The readouts of both sides of a claim: of a reading, or of 'probe1' or 'probe'."
+    if name not in (*READINGS, *PROBES.values()):
+        raise ValueError(f"reading: expected one of {', '.join((*READINGS, *PROBES.values()))}, got {name!r}")
     if c.metric == 'grad_cv': return 'online'
-    probe = 'linear@features|each' if study in SOLVED else 'probe'
+    kind = 'global' if c.metric == 'map' else 'each' # a ranking has no threshold; its resamples are kept once
+    probe = f'linear@features|{kind}' if study in SOLVED else 'probe'
     if name == 'as published': return tuple(probe if embeds(l) else 'own@.5' for l in (c.a, c.others))
     if study not in SOLVED: return PROBES.get(name, name)
-    return tuple('linear@projection|each' if name == 'second' and embeds(l) else probe for l in (c.a, c.others))
+    return tuple(f'linear@projection|{kind}' if name == 'second' and embeds(l) else probe for l in (c.a, c.others))
 
 # %% ../nbs/90_ledger.ipynb #9a12c527
 #| code-fold: true
@@ -155,7 +159,10 @@ def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', stra
 # %% ../nbs/90_ledger.ipynb #13a6710c
 #| code-fold: true
 def fall(x, y) -> float: "Slope of a straight line."; return slope(x, y)['mean']
-def height(x, y) -> float: "Mean height of a curve: area over width."; return float(np.trapezoid(y, x)/(x[-1] - x[0]))
+def height(x, y) -> float:
+    "Mean height of a curve: area over width; `ValueError` where x does not rise."
+    if not (np.diff(x) > 0).all(): raise ValueError(f"x: expected rising numbers, got {list(x)}")
+    return float(np.trapezoid(y, x)/(x[-1] - x[0]))
 
 def trend(records: list,
           x, # record → position on the horizontal axis
@@ -232,7 +239,8 @@ COUNTS = 'sets', 'n_sets', 'n_sources', 'n_seeds', 'n_records'
 def decide(t: pd.DataFrame, # from `ledger`
            primary: tuple = PRIMARY # claims that Holm's correction covers; none: no correction
     ) -> pd.DataFrame: # a row a claim: the deciding reading, its effect, p and evidence; the verdict; that as published
-    "Both readings must agree; the one with the larger p-value is shown."
+    "Both readings must agree; the one with the larger p-value is shown. `ValueError` for an empty table."
+    if not len(t): raise ValueError("t: expected claims of `ledger`, got none")
     pair = {i: g.set_index('reading') for i, g in t.groupby('id', sort=False)}
     p = {i: {k: p_value(g.loc[k], -g.sign[k]*g.give[k]) for k in PROBES} for i, g in pair.items()}
     held = [i for i in primary if i in pair]
@@ -312,16 +320,22 @@ def cut_to(c: Claim, held: set) -> Claim: # a side without any loss is empty
     a, others = some(c.a) if isinstance(c.a, str) else some(*c.a), some(*c.others)
     return replace(c, a=a[0] if len(a) == 1 else a, others=others)
 
-def at_equal_rates(records, losses) -> list: # the records of these losses on sets where they all have the same rates
-    "What may decide a claim about an ingredient."
-    some, rates = [r for r in records if r['loss'] in losses], {}
-    for r in some: rates.setdefault(r['dataset'], set()).add((r['settings']['lr'], r['settings'].get('head_lr')))
-    return [r for r in some if len(rates[r['dataset']]) == 1]
+def at_equal_rates(records, losses) -> list: # the records of these losses on sets where all else is equal
+    "What may decide a claim about an ingredient: settings differ only in what one loss has, or its head."
+    some = {}
+    for r in records:
+        if r['loss'] in losses: some.setdefault(r['dataset'], []).append(r)
+    def kinds(rs): # how many different settings
+        shared = set.intersection(*[set(r['settings'].get('loss') or {}) for r in rs])
+        alone = ('loss', 'prior_bias')
+        def rest(s): return {k: v for k, v in s.items() if k not in alone}, {k: s['loss'][k] for k in shared}
+        return len({json.dumps(rest(r['settings']), sort_keys=True) for r in rs})
+    return [r for rs in some.values() if kinds(rs) == 1 for r in rs]
 
 def of_study(study: str, # one with the solved probe
              records: list # of it
     ) -> pd.DataFrame: # as from `decide`, without Holm's correction
-    "The claims that are one difference, by the records of one study."
+    "The claims that are one difference, by the records of one study; `ValueError` if it has both sides of none."
     held, res = {r['loss'] for r in records}, []
     for c in CLAIMS:
         one = cut_to(c, held)
@@ -329,5 +343,8 @@ def of_study(study: str, # one with the solved probe
         some = at_equal_rates(records, {one.a, *one.others}) if c.matched else records
         for reading in READINGS:
             asked = cut_to(as_published(c), held) if reading == 'as published' else one
-            res.append(entry(c, reading, evidence(asked, {study: some}, reading, studies=(study,))))
+            there = asked.a and asked.others
+            found = evidence(asked, {study: some}, reading, studies=(study,)) if there else pd.DataFrame()
+            res.append(entry(c, reading, found))
+    if not res: raise ValueError(f"records: expected both sides of a claim, got {', '.join(sorted(held)) or 'none'}")
     return decide(pd.DataFrame(res), primary=())

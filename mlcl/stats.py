@@ -28,8 +28,8 @@ def _values(values, at_least, name='values'):
         raise ValueError(f"{name}: expected a vector of at least {at_least} numbers, got shape {values.shape}")
     if not np.isfinite(values).all(): raise ValueError(f"{name}: expected finite numbers, got {values.tolist()}")
     return values
-def _level(level):
-    if not 0 < level < 1: raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+def _level(level, name='level'):
+    if not 0 < level < 1: raise ValueError(f"{name}: expected a number between 0 and 1, got {level}")
     return level
 
 # %% ../nbs/46_stats.ipynb #be06d809
@@ -41,8 +41,9 @@ def mean_error(values, # one value a seed, (S,)
     `ValueError` for negative variances.
     """
     values = _values(values, 2 if within is None else 1)
-    n, w = len(values), 0. if within is None else np.mean(_values(np.atleast_1d(within), 1, 'within'))
-    if w < 0 or np.shape(within) not in ((), (n,)):
+    n, each = len(values), _values(np.atleast_1d(0. if within is None else within), 1, 'within')
+    w = each.mean()
+    if (each < 0).any() or np.shape(within) not in ((), (n,)):
         raise ValueError(f"within: expected one variance or {n} variances, at least 0, got {within}")
     b = values.var(ddof=1)/n if n > 1 else 0.
     df = (b + w)**2*(n - 1)/b**2 if b > 0 else np.inf
@@ -100,9 +101,10 @@ def paired(y, # (N, L) labels of the test split
     ) -> dict: # mean, lo, hi, n_seeds, per_seed: differences a - b
     """Difference of a metric, paired by seed and by test instance, with an interval over both.
 
-    `ValueError` for an unknown method.
+    `ValueError` for an unknown method, or fewer than two resamples.
     """
     if method not in ('bootstrap', 't'): raise ValueError(f"method: expected 'bootstrap' or 't', got {method!r}")
+    if n < 2: raise ValueError(f"n: expected at least 2 resamples, got {n}")
     point, diff = _replicates(y, a, b, metric, n, seed)
     if method == 't': ends = mean_interval(point, _within(point, diff), level)[1:]
     else: ends = _two_way(point, diff, seed, _level(level))
@@ -184,12 +186,14 @@ def effect(records: list, # record dicts
     ) -> dict: # dataset, encoder, a, b; mean, lower, upper, se, df of a − b; n_seeds, by_seed, spread (below); ids
     """Difference of two losses on the test split, paired by seed and, where replicates are stored, by test instance.
 
-    `spread` holds the differences on resamples of the test instances, by seed, where they are stored."""
+    `spread` holds the differences on resamples of the test instances, by seed, where they are stored. `ValueError`
+    where a side has no records, or both have no seed in common or were made on different data.
+    """
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
     held = _held(records, dataset, checkpoint)
-    a, b = (_best(held, dataset, l, r, metric) for l, r in ((a, ra), (others, rb)))
-    one, two = (_by_seed(held, dataset, l, r, 'test') for l, r in ((a, ra), (b, rb)))
-    seeds = sorted(one.keys() & two.keys())
+    a, b = (_best(held, dataset, l, r, metric) for l, r in ((_losses(a, 'a'), ra), (_losses(others, 'others'), rb)))
+    one, two = (_by_seed(held, dataset, l, r, 'test', metric) for l, r in ((a, ra), (b, rb)))
+    seeds = _common(one, two, f"{a} and {b} on {dataset}")
     mean, se, df = _error([one[s] for s in seeds], [two[s] for s in seeds], metric)
     _, lower, upper = _ends(mean, se, df, level)
     by_seed = {s: one[s]['metrics'][metric] - two[s]['metrics'][metric] for s in seeds}
@@ -208,19 +212,37 @@ def _held(records, dataset, checkpoint):
             held.setdefault((r['loss'], r['readout'], r['split']), []).append(r)
     return held
 
-def _by_seed(held, dataset, loss, readout, split):
-    "Seed → record."
+def _losses(names, argument):
+    "One loss or several, as a tuple; `ValueError` for none."
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not names: raise ValueError(f"{argument}: expected at least one loss, got none")
+    return names
+
+def _common(one, two, what):
+    "The seeds of both sides; `ValueError` for none, or for records of different data."
+    seeds = sorted(one.keys() & two.keys())
+    if not seeds: raise ValueError(f"records: expected a seed that {what} have in common, got {[*one]} and {[*two]}")
+    for k in ('fraction', 'data_sha256', 'splits_sha256'):
+        for a, b in ((one[s].get(k), two[s].get(k)) for s in seeds):
+            if None not in (a, b) and a != b: raise ValueError(f"records: expected one {k} for {what}, got {a} and {b}")
+    return seeds
+
+def _by_seed(held, dataset, loss, readout, split, metric):
+    "Seed → record, with a finite score."
     rows = held.get((loss, readout, split))
     if not rows:
         want = f"{loss} on {dataset} with readout {readout!r}, split {split!r}"
         raise ValueError(f"records: expected some of {want}, got none")
     _unmixed(rows, ('dataset', 'loss'))
+    for r in rows:
+        if (v := r['metrics'].get(metric)) is None or not np.isfinite(v):
+            raise ValueError(f"records: expected a finite {metric} in {r['id']}, got {v}")
     return {r['seed']: r for r in rows}
 
 def _best(held, dataset, losses, readout, metric):
     "The loss with the largest mean on validation data."
-    losses = (losses,) if isinstance(losses, str) else tuple(losses)
-    def score(l): return np.mean([r['metrics'][metric] for r in _by_seed(held, dataset, l, readout, 'val').values()])
+    def score(l):
+        return np.mean([r['metrics'][metric] for r in _by_seed(held, dataset, l, readout, 'val', metric).values()])
     return max(losses, key=score) if len(losses) > 1 else losses[0]
 
 # %% ../nbs/46_stats.ipynb #bb7d1a01
@@ -257,7 +279,7 @@ def fold_interval(values, # one value a fold, (K,)
     `ValueError` for a ratio ≤ 0.
     """
     values = _values(values, 2)
-    if not ratio > 0: raise ValueError(f"ratio: expected a number above 0, got {ratio}")
+    if not 0 < ratio < np.inf: raise ValueError(f"ratio: expected a number above 0 and finite, got {ratio}")
     half = stats.t.ppf((1 + _level(level))/2, len(values) - 1)*np.sqrt((1/len(values) + ratio)*values.var(ddof=1))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
@@ -270,11 +292,15 @@ def effects(records: list, # record dicts
             datasets=None, # which; by default all that have records of all these losses
             **options # of `effect`
     ) -> pd.DataFrame: # a row of `effect` for each data set
-    "The effect of each data set that has records of all losses concerned."
-    held, all_of = {}, {a, *others} if isinstance(a, str) else {*a, *others}
+    "The effect of each data set that has records of all losses concerned; `ValueError` where their encoders differ."
+    held, all_of = {}, {*_losses(a, 'a'), *_losses(others, 'others')}
     for r in records:
         if r['loss'] in all_of: held.setdefault(r['dataset'], []).append(r)
-    full = [d for d, rs in held.items() if all_of <= {r['loss'] for r in rs} and d in (datasets or held)]
+    asked = held if datasets is None else datasets
+    full = [d for d, rs in held.items() if all_of <= {r['loss'] for r in rs} and d in asked]
+    for d in full:
+        found = sorted({str(r.get('encoder')) for r in held[d]})
+        if len(found) > 1: raise ValueError(f"records: expected one encoder for {d}, got {', '.join(found)}")
     return pd.DataFrame([effect(held[d], d, a, others, **options) for d in full if SAME.get(d) not in full])
 
 # %% ../nbs/46_stats.ipynb #f1722b33
@@ -300,13 +326,18 @@ def score_table(records: list, # record dicts
     return t.drop(index=[d for d in t.index if SAME.get(d) in t.index])
 
 # %% ../nbs/46_stats.ipynb #41eb6f2c
+def _scores(table):
+    bad = table.index[~np.isfinite(table).all(axis=1)]
+    if len(bad): raise ValueError(f"table: expected finite scores, got others on {', '.join(bad)}")
+
 def friedman(table: pd.DataFrame, # data sets × losses, larger is better
              alpha: float = .05 # of the critical difference
     ) -> dict: # ranks (k,), statistic, p, cd, pairs (k, k): p of Nemenyi's test
-    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006); `ValueError` for too small a table."
+    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006); `ValueError` for gaps or too small a table."
     from scikit_posthocs import posthoc_nemenyi_friedman
     n, k = table.shape
     if n < 2 or k < 3: raise ValueError(f"table: expected at least 2 data sets and 3 losses, got {n} and {k}")
+    _scores(table)
     statistic, p = stats.friedmanchisquare(*(-table).to_numpy().T)
     cd = stats.studentized_range.ppf(1 - _level(alpha), k, np.inf)/2**.5*(k*(k + 1)/6/n)**.5
     ranks = table.rank(axis=1, ascending=False).mean().sort_values(kind='stable')
@@ -319,11 +350,12 @@ def wilcoxon(table: pd.DataFrame, # data sets × losses
     ) -> pd.DataFrame: # a row for each other loss: mean, median of a − b, statistic, p, p_holm
     """Wilcoxon's signed-rank tests over data sets (Demšar 2006; zeros are split), with Holm's correction.
 
-    `ValueError` for too small a table.
+    `ValueError` for a table with gaps, or too small.
     """
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
         raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")
+    _scores(table)
     diff = table.drop(columns=a).rsub(table[a], axis=0)
     tests = [stats.wilcoxon(d, zero_method='zsplit') for _, d in diff.items()]
     res = pd.DataFrame(dict(mean=diff.mean(), median=diff.median(), statistic=[t.statistic for t in tests]))

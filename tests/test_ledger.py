@@ -137,7 +137,7 @@ def test_the_solved_probe_on_two_taps():
 
 def whole(effect, dataset, head_lr=None, **more):
     "Records of whole pretrained networks, of the losses that this study has; `head_lr`: those with a rate of their own."
-    recs = [r for v in ('linear@features|each', 'linear@projection|each', 'own@.5') for r in records(effect, dataset, readout=v, **more)]
+    recs = [r for v in ('linear@features|each', 'linear@projection|each', 'linear@features|global', 'linear@projection|global', 'own@.5') for r in records(effect, dataset, readout=v, **more)]
     settings = {l: dict(lr=1e-4, head_lr=(head_lr or {}).get(l, 1e-3)) for l in ('bce', 'zlpr', 'asl', 'proto', 'reg', 'wreg')}
     names = dict(asl='asl1')
     return [dict(r, loss=names.get(r['loss'], r['loss']), encoder='hf:net', settings=settings[r['loss']]) for r in recs if r['loss'] in settings]
@@ -280,3 +280,25 @@ def test_pages_agree():
     assert {w: int(n) for n, w in re.findall(r"\[(\d+) [^]]+\]\(90_ledger\.ipynb#([\w-]+)\)", printed("index.ipynb"))} == count
     readme = (ROOT/"README.md").read_text(encoding="utf-8")
     assert [int(n) for n in re.findall(r"\[(\d+) [^]]+\]\(nbs/90_ledger\.ipynb\)", readme)] == list(count.values())
+
+
+def test_what_is_no_reading_and_no_curve():
+    with pytest.raises(ValueError, match="reading: expected one of first, second, as published, probe1, probe, got 'third'"): led.by_readout('third', claim('C1'))
+    with pytest.raises(ValueError, match='x: expected rising numbers'): led.height([3, 1, 2], [1, 1, 1])
+    with pytest.raises(ValueError, match='t: expected claims of `ledger`, got none'): led.decide(led.pd.DataFrame())
+    for held in ([], records(dict(reg=0.))):
+        some = [r for r in held if r['loss'] == 'reg']
+        with pytest.raises(ValueError, match='records: expected both sides of a claim, got (none|reg)'): led.of_study('pretrained', some)
+
+
+def test_rankings_are_read_where_their_resamples_are():
+    assert led.by_readout('first', claim('C3'), 'matched') == 2*('linear@features|global',)
+    assert led.by_readout('first', claim('C1'), 'matched') == 2*('linear@features|each',)
+
+
+@pytest.mark.parametrize('other', [dict(epochs=5), dict(lr=2.), dict(head_lr=.1), dict(loss=dict(temperature=1.))])
+def test_an_ingredient_has_all_else_equal(other):
+    both = [dict(dataset='x', loss=l, settings=dict(epochs=3, lr=1., loss=dict(temperature=.1, alpha=a)) | (other if l == 'proto' else {})) for l, a in (('reg', 0), ('proto', 0))]
+    assert led.at_equal_rates(both, {'reg', 'proto'}) == []
+    both[1]['settings'] = dict(both[0]['settings'], loss=dict(temperature=.1), prior_bias=True) # what one side alone has
+    assert led.at_equal_rates(both, {'reg', 'proto'}) == both

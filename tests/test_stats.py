@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
-from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, friedman, leaderboard, mean_interval, paired, pooled, score_table,
+from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, fold_interval, friedman, leaderboard, mean_error, mean_interval, paired, pooled, score_table,
                         wilcoxon)
 from mlcl.metrics import pack, unpack
 from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, p_value, smallest, stratified,
@@ -489,3 +489,56 @@ def test_interval_of_a_metric_that_has_replicates_alone():
     t = leaderboard([one], 'map').iloc[0]
     assert abs((t.upper - t.lower)/2 - ss.norm.ppf(.975)*map_.std(ddof=1)) < 1e-3 and t['mean'] == one['metrics']['map']
     assert np.isnan(leaderboard([record()], 'map').iloc[0].upper)
+
+
+def sets(**more):
+    "Three made-up data sets, as from `effects`."
+    return pd.DataFrame(dict(dataset=list('abc'), encoder='mlp', mean=[.1, .2, .3], n_seeds=5) | more)
+
+
+@pytest.mark.parametrize('f', [stratified, hierarchical, lambda t: stratified(t, strata=False)])
+@pytest.mark.parametrize('more, said', [(dict(mean=[.1, np.nan, .3]), 'table: expected finite means, got others for b'), (dict(dataset=list('aba')), 'table: expected each data set once, got a twice')])
+def test_a_set_has_one_finite_difference(f, more, said):
+    with pytest.raises(ValueError, match=said): f(sets(by_seed=[{0: .1, 1: .2}]*3, spread=[{}]*3, **more))
+
+
+def test_a_set_whose_error_is_unknown_is_no_exact_one():
+    with pytest.raises(ValueError, match='table: expected two seeds or resamples of a, got neither'): hierarchical(sets(by_seed=[{0: .1}]*3, spread=[{}]*3))
+    with pytest.raises(ValueError, match='margin: expected a number above 0, got -1'): hierarchical(sets(by_seed=[{0: .1, 1: .2}]*3, spread=[{}]*3), margin=-1)
+
+
+def test_what_can_decide_nothing_says_so_everywhere():
+    "One degree of freedom: open, p of one, no difference that would be found."
+    r = dict(mean=9., se=.001, df=1)
+    assert verdict(r) == 'open' and p_value(r) == 1 and np.isnan(smallest(r)) and not within(dict(r, mean=0.))
+    for f in (leave_out, by_stratum): assert f(pd.DataFrame()) == {}
+
+
+@pytest.mark.parametrize('call, said', [(lambda: holm(dict(a=np.nan)), 'p: expected numbers in'), (lambda: holm(dict(a=7.)), 'p: expected numbers in'), (lambda: holm(dict(a=.1), 5), 'alpha: expected'),
+    (lambda: smallest(dict(mean=0, se=.1, df=9), power=80), 'power: expected'), (lambda: smallest(dict(mean=0, se=.1, df=9), power=.04), 'power: expected more than'),
+    (lambda: verdict(dict(mean=0, se=.1, df=9), give=-1), 'give: expected'), (lambda: verdict(dict(mean=0, se=.1, df=9), equal=np.nan), 'equal: expected'),
+    (lambda: fold_interval([.1, .2], np.inf), 'ratio: expected'), (lambda: paired(*[np.ones((4, 2))]*1, [np.ones((4, 2))], [np.ones((4, 2))], n=1), 'n: expected'),
+    (lambda: mean_error([.1, .2], [-.01, .02]), 'within: expected'), (lambda: friedman(pd.DataFrame(np.where(np.eye(3), np.nan, 1.), list('abc'))), 'table: expected finite scores, got others on a, b, c'),
+    (lambda: wilcoxon(pd.DataFrame(dict(x=[1., np.nan], y=[1., 2.]), list('ab')), 'x'), 'table: expected finite scores')])
+def test_numbers_that_mean_nothing(call, said):
+    with pytest.raises(ValueError, match=said): call()
+
+
+def pair(change=None, **more):
+    "Records of two losses on one set, two seeds, of which those of one loss are changed."
+    recs = [dict(id=f'{l}{s}{x}', loss=l, dataset='d', encoder='mlp', settings={}, fraction=1., seed=s, split=x, readout='probe1', checkpoint='last', data_sha256='1', metrics=dict(macro_f1=.5 + .01*s))
+            for l in ('reg', 'bce') for s in (0, 1) for x in ('val', 'test')]
+    return [dict(r, **more, **(change(r) if change else {})) if r['loss'] == 'bce' else r for r in recs]
+
+
+@pytest.mark.parametrize('recs, said', [(pair(fraction=.5), 'records: expected one fraction for reg and bce on d'), (pair(data_sha256='2'), 'records: expected one data_sha256'),
+    (pair(lambda r: dict(seed=r['seed'] + 5)), r'records: expected a seed that reg and bce on d have in common, got \[0, 1\] and \[5, 6\]'), (pair(metrics=dict(macro_f1=np.nan)), 'records: expected a finite macro_f1 in bce0test, got nan')])
+def test_sides_that_cannot_be_compared(recs, said):
+    with pytest.raises(ValueError, match=said): effect(recs, 'd', 'reg', 'bce')
+    with pytest.raises(ValueError, match=said): effects(recs, 'reg', 'bce')
+
+
+def test_effects_takes_names_as_effect_does():
+    assert effects(pair(), 'reg', 'bce')['mean'].tolist() == [0.] and not len(effects(pair(), 'reg', 'bce', datasets=()))
+    with pytest.raises(ValueError, match='others: expected at least one loss, got none'): effects(pair(), 'reg', ())
+    with pytest.raises(ValueError, match='records: expected one encoder for d, got bag, mlp'): effects(pair(encoder='bag'), 'reg', 'bce')
