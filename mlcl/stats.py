@@ -333,7 +333,7 @@ def _scores(table):
 def friedman(table: pd.DataFrame, # data sets × losses, larger is better
              alpha: float = .05 # of the critical difference
     ) -> dict: # ranks (k,), statistic, p, cd, pairs (k, k): p of Nemenyi's test
-    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006); `ValueError` for gaps or too small a table."
+    "Friedman's test on mean ranks, with Nemenyi's post-hoc test (Demšar 2006); `ValueError` for a table with gaps."
     from scikit_posthocs import posthoc_nemenyi_friedman
     n, k = table.shape
     if n < 2 or k < 3: raise ValueError(f"table: expected at least 2 data sets and 3 losses, got {n} and {k}")
