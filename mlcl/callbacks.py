@@ -72,7 +72,7 @@ def learning_rates(groups: list, # as from `parameter_groups`
     ): # one number for all groups, or an array with one for each that is not empty
     "The highest learning rate of each group; `ValueError` unless it is above 0."
     for name, rate in dict(lr=lr, head_lr=head_lr).items():
-        if rate is not None and not (isinstance(rate, Real) and 0 < rate < np.inf):
+        if rate is not None and (isinstance(rate, bool) or not (isinstance(rate, Real) and 0 < rate < np.inf)):
             raise ValueError(f"{name}: expected a number above 0, got {rate!r}")
     if head_lr is None: return lr
     return np.array([r for g, r in zip(groups, (lr, lr, head_lr, head_lr)) if len(g)])

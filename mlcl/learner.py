@@ -19,6 +19,7 @@ import torch
 from pathlib import Path
 from fastcore.basics import num_cpus, patch
 from torch import nn
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 # %% ../nbs/41_learner.ipynb #70fb8c8b
@@ -32,17 +33,22 @@ from fastai.learner import Learner
 from fastai.torch_core import no_random
 from . import losses
 from .encoders import Model, blueprint, make_encoder, projection, restore
-from .saved import built, read_saved
+from .saved import Settings, built, can_be_loaded, first_fault, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, head_lr=None, weight_decay=.01, clip=1., warmup=.05,
                 projection=256, prior_bias=False, precision='auto', loss={}, encoder={})
 def complete(settings: dict | None = None # the settings that differ from DEFAULTS
     ) -> dict: # all settings
-    "Fill in defaults; an unknown name lists the choices; `ValueError` for an unknown one."
+    "Fill in defaults; `ValueError` for an unknown name, or a value that means nothing."
     if extra := sorted(set(settings or {}) - set(DEFAULTS)):
         raise ValueError(f"settings: expected names among {', '.join(DEFAULTS)}, got {', '.join(extra)}")
-    return copy.deepcopy({**DEFAULTS, **(settings or {})})
+    res = copy.deepcopy({**DEFAULTS, **(settings or {})})
+    res = {k: v.item() if hasattr(v, 'item') else v for k, v in res.items()} # numbers of NumPy
+    learning_rates([], res['lr'], res['head_lr'])
+    try: Settings.model_validate(res)
+    except ValidationError as e: raise ValueError(f'settings.{first_fault(e)}') from None
+    return res
 
 # %% ../nbs/41_learner.ipynb #d7761958
 NEWER = 'head_lr', 'prior_bias' # settings that the first records do not have
@@ -133,7 +139,11 @@ def train(ds, # the data set
           progress: bool = False, # show fastai's progress bar?
           start=None # an `Encoder` whose weights to start from, such as `Trained.model.encoder`
     ) -> Trained:
-    "Train one model; two calls with equal arguments give equal weights; `TrainingFailed` for NaN or infinity."
+    """Train one model; two calls with equal arguments give equal weights.
+
+    `ValueError` for settings, a share or a seed that mean nothing; `TrainingFailed` for NaN or infinity.
+    """
+    if isinstance(seed, bool) or not 0 <= seed < 2**32: raise ValueError(f'seed: expected 0 to 2**32 - 1, got {seed!r}')
     s, idx = complete(settings), ds.indices('train', share, seed)
     ds = dataclasses.replace(ds, splits=ds.splits | dict(train=idx))
     with no_random(seed):
@@ -212,7 +222,8 @@ def save(self: Trained,
          extra: dict | None = None, # further tensors to keep in the file
          note: dict | None = None # further facts, as JSON
     ):
-    "Weights of the last and the best epoch as safetensors, the rest as JSON."
+    "Weights of the last and the best epoch as safetensors, the rest as JSON; `ValueError` if they could not be loaded."
+    can_be_loaded(self.encoder_name)
     path, last = Path(path), {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
     best = {f'best.{k}': v for k, v in (self.best_state or {}).items() if not torch.equal(v, last[k])}
     more = {f'extra.{k}': v.detach().cpu() for k, v in (extra or {}).items()}
@@ -232,11 +243,16 @@ def _rebuild(meta):
     return _assemble(enc, meta['loss'], meta['n_labels'], meta['label_counts'], meta.get('n_instances'), made).eval()
 
 # %% ../nbs/41_learner.ipynb #1118279d
+def _same_data(ds, meta):
+    for k, v in dict(n_labels=ds.n_labels, data_sha256=ds.sha256).items():
+        if v and meta.get(k) and v != meta[k]: raise ValueError(f'ds: expected {k} {meta[k]}, as in training, got {v}')
+
 def load_trained(path, # what `save` wrote
                  ds=None # the data set, for `outputs`; without it, `predict` works
     ) -> Trained: # without Learner
-    "Load a model; runs no code from the file."
+    "Load a model; runs no code from the file. `ValueError` for a file that `save` did not write, or for other data."
     tensors, meta = read_saved(path)
+    if ds is not None: _same_data(ds, meta)
     last = {k: v for k, v in tensors.items() if not k.startswith(('best.', 'extra.'))}
     best = last | {k.removeprefix('best.'): v for k, v in tensors.items() if k.startswith('best.')}
     model = built(partial(_rebuild, meta), last)

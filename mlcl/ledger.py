@@ -164,6 +164,8 @@ def height(x, y) -> float:
     if not (np.diff(x) > 0).all(): raise ValueError(f"x: expected rising numbers, got {list(x)}")
     return float(np.trapezoid(y, x)/(x[-1] - x[0]))
 
+# %% ../nbs/90_ledger.ipynb #13a6710d
+#| code-fold: true
 def trend(records: list,
           x, # record → position on the horizontal axis
           summary, # `fall` or `height`: linear in the curve
@@ -332,6 +334,8 @@ def at_equal_rates(records, losses) -> list: # the records of these losses on se
         return len({json.dumps(rest(r['settings']), sort_keys=True) for r in rs})
     return [r for rs in some.values() if kinds(rs) == 1 for r in rs]
 
+# %% ../nbs/90_ledger.ipynb #90a9e006
+#| code-fold: true
 def of_study(study: str, # one with the solved probe
              records: list # of it
     ) -> pd.DataFrame: # as from `decide`, without Holm's correction
@@ -343,8 +347,7 @@ def of_study(study: str, # one with the solved probe
         some = at_equal_rates(records, {one.a, *one.others}) if c.matched else records
         for reading in READINGS:
             asked = cut_to(as_published(c), held) if reading == 'as published' else one
-            there = asked.a and asked.others
-            found = evidence(asked, {study: some}, reading, studies=(study,)) if there else pd.DataFrame()
-            res.append(entry(c, reading, found))
+            held_by = {study: some} if asked.a and asked.others else {}
+            res.append(entry(c, reading, evidence(asked, held_by, reading, studies=(study,))))
     if not res: raise ValueError(f"records: expected both sides of a claim, got {', '.join(sorted(held)) or 'none'}")
     return decide(pd.DataFrame(res), primary=())

@@ -67,7 +67,7 @@ def check_network(spec: dict # the configuration of a Hugging Face network
     return {k: v for k, v in spec.items() if k in known}
 
 # %% ../nbs/39_saved.ipynb #8cae64cd
-HUB_NAME = r'[\w.-]+(/[\w.-]+)?'
+HUB_NAME = r'(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?' # no part is . or ..
 
 def can_be_loaded(encoder: str | None # its specification
     ):
@@ -213,7 +213,9 @@ def first_fault(e):
     first = e.errors()[0]
     where = '.'.join(map(str, first['loc'])) or 'model'
     came = '' if first['type'] == 'missing' or 'got' in first['msg'] else f", got {reprlib.repr(first['input'])}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}".splitlines()[0][:300] + came
+    said = first['msg'].removeprefix('Value error, ').replace('Input should be ', 'expected ')
+    said = re.sub('expected (greater|less)', r'expected a number \1', said)
+    return f'{where}: {said}'.splitlines()[0][:300] + came
 
 # %% ../nbs/39_saved.ipynb #662a0090
 def read_saved(path # a .safetensors file, or a folder

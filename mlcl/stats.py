@@ -227,6 +227,7 @@ def _common(one, two, what):
             if None not in (a, b) and a != b: raise ValueError(f"records: expected one {k} for {what}, got {a} and {b}")
     return seeds
 
+# %% ../nbs/46_stats.ipynb #fbec3803
 def _by_seed(held, dataset, loss, readout, split, metric):
     "Seed → record, with a finite score."
     rows = held.get((loss, readout, split))

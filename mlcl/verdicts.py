@@ -21,7 +21,8 @@ from .stats import _level, _variances
 # %% ../nbs/98_verdicts.ipynb #d9c02ad6
 MARGIN = .01 # a difference below it, in the unit of the metric, is of no practical weight
 SOURCES = dict(coco_words='coco18', arxiv_cs54='aapd') # data sets that share photographs or documents with another
-STRATA = {'mlp': 'feature vectors', 'bag': 'text from scratch', 'transformer': 'text from scratch',
+STRATA = {'mlp': 'feature vectors', 'bag': 'text from scratch', 'conv': 'text from scratch',
+          'transformer': 'text from scratch', 'mobilenet_v2': 'pretrained, trained whole',
           'resnet': 'pixels from scratch', 'mobilenet_v2:frozen': 'frozen pictures'} # by encoder
 
 def stratum(encoder: str # its full name, such as 'hf:NAME'

@@ -248,11 +248,24 @@ def test_numpy_scalars_are_settings_like_others(tmp_path):
 
 
 @pytest.mark.parametrize('options', [dict(epochs=0), dict(epochs=-3), dict(epochs=1.5), dict(epochs=True), dict(batch_size=0), dict(lr=0), dict(lr=float('nan')), dict(lr=float('inf')), dict(validation=0.),
-    dict(validation=1.), dict(validation=float('nan')), dict(random_state=-1), dict(loss='regg'), dict(readout='x'), dict(unknown='x'), dict(sep='')])
+    dict(validation=1.), dict(validation=float('nan')), dict(random_state=-1), dict(loss='regg'), dict(readout='x'), dict(unknown='x'), dict(sep=''), dict(finetune='no'), dict(refit='no'), dict(refit=None)])
 def test_settings_that_mean_nothing(options):
     "Zero is not the same as nothing given."
     name = next(iter(options))
     with pytest.raises(ValueError, match=f'^{name}: expected'): MultiLabelClassifier(**options).fit(texts().text, texts().labels)
+
+
+@pytest.mark.parametrize('more', [dict(clip=-1), dict(clip=0), dict(weight_decay=-1), dict(prior_bias='no'), dict(projection=-1)])
+def test_settings_of_a_training_are_checked_before_it(more):
+    "A file with them could not be read again."
+    with pytest.raises(ValueError, match=f'^settings.{next(iter(more))}: expected'): MultiLabelClassifier(epochs=1, settings=more).fit(*numbers())
+
+
+def test_one_picture_is_not_many():
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    m = MultiLabelClassifier('bce', encoder='resnet', epochs=1, settings=dict(encoder=dict(widths=(8,))), random_state=0).fit(x, np.eye(2, dtype=int)[np.arange(40) % 2])
+    assert m.predict(x[:1]).shape == (1, 2)
+    with pytest.raises(ValueError, match=r'X: expected several pictures \(N, h, w, 3\), got one \(8, 8, 3\)'): m.predict(x[0])
 
 
 @pytest.mark.parametrize('n', range(1, 12))

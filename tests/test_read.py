@@ -573,3 +573,12 @@ def test_folds_hold_every_instance_once_and_equal_ones_together():
         assert .15 < len(p.splits['val'])/(160 - len(p.splits['test'])) < .25
     share = [p.y[p.splits['test']].mean(0) for p in parts]
     assert np.abs(np.array(share) - ds.y.mean(0)).max() < .12
+
+
+def test_pictures_in_a_list_are_read_like_an_array():
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    y = np.eye(2, dtype=int)[np.arange(40) % 2]
+    for many in (x, list(x)):
+        ds = read((many, y))
+        assert ds.kind == 'image' and len(ds.x) == 40 and len(ds.sha256) == 64
+    assert read((list(x), y)).sha256 != read((list(x[::-1]), y)).sha256

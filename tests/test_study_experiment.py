@@ -1,4 +1,5 @@
 "Experiments and their names; where a result is from."
+from dataclasses import asdict
 import json, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -21,7 +22,7 @@ def test_defaults_count(monkeypatch):
     assert e.settings['epochs'] == mlcl.learner.DEFAULTS['epochs'] and e.settings['loss']['temperature'] == .1
     assert e.id == Experiment('digits', 'resnet', 'reg', dict(lr=1e-3, loss=dict(temperature=.1)), 1).id
     assert 'head_lr' not in e.settings and e.id == Experiment('digits', 'resnet', 'reg', dict(head_lr=None)).id != Experiment('digits', 'resnet', 'reg', dict(head_lr=.1)).id
-    assert e.id == Experiment(**json.loads(json.dumps(experiment.asdict(e)))).id
+    assert e.id == Experiment(**json.loads(json.dumps(asdict(e)))).id
     monkeypatch.setitem(mlcl.learner.DEFAULTS, 'epochs', 41)
     assert Experiment('digits', 'resnet', 'reg').id != e.id
     assert len({Experiment('digits', 'resnet', l, s, f, n).id for l, s, f, n in [
@@ -43,7 +44,7 @@ def test_kind_of_the_readouts_leaves_old_names_alone():
     assert old.id == Experiment('yeast', 'mlp', 'reg').id and 'kind' not in old.settings['probe']
     assert new.settings['probe'] == dict(kind='linear') and new.id == Experiment('yeast', 'mlp', 'reg', dict(probe=dict(kind='linear', epochs=3))).id
     assert both.settings['probe']['kind'] == 'both' and both.settings['probe']['epochs'] == 3 and len({old.id, new.id, both.id}) == 3
-    for e in (old, new, both): assert Experiment(**json.loads(json.dumps(experiment.asdict(e)))).id == e.id
+    for e in (old, new, both): assert Experiment(**json.loads(json.dumps(asdict(e)))).id == e.id
 
 
 @pytest.mark.parametrize('args, said', [
@@ -67,7 +68,7 @@ def test_bad_experiments(args, said):
 
 def test_an_experiment_comes_back_from_a_record():
     e = Experiment('yeast', 'mlp', 'reg', dict(epochs=40), .5, 3)
-    assert study.experiment_of(experiment.asdict(e) | dict(readout='probe1', metrics={})) == e
+    assert study.experiment_of(asdict(e) | dict(readout='probe1', metrics={})) == e
 
 
 def test_code_hash_follows_the_source(tmp_path, monkeypatch):

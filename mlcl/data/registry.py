@@ -254,6 +254,8 @@ def load(name: str, # one of `names()`
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
     summed = files and all(f in FILES for f in files)
+    if resplit is not None and options.get('repeats') is False:
+        raise ValueError('resplit: expected None with repeats=False; a new cut would bring the repeats back')
     splits = _asked(splits, y, most, resplit)
     made = getattr(x, 'files', x), y, labels, splits, info.get('versions')
     sha = digest(*[FILES[f] for f in files]) if summed else digest(*made)
@@ -274,7 +276,8 @@ def _again(splits, y, seed):
 
 def _cut(splits, most):
     "At most `most` instances of the validation and of the test split."
-    if most < 1: raise ValueError(f"most: expected at least 1, got {most}")
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
+        raise ValueError(f"most: expected at least 1, got {most!r}")
     order = {k: np.random.RandomState(0).permutation(len(splits[k])) for k in ('val', 'test')}
     return splits | {k: splits[k][np.sort(i[:most])] for k, i in order.items()}
 

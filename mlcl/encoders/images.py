@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 from torch import nn
 from .features import Encoder, register_encoder
+from ..losses.checks import check_count
 
 # %% ../../nbs/43_vision.ipynb #7431033c
 class Squares:
@@ -27,9 +28,9 @@ class Squares:
 
     def _one(self, i):
         a = np.asarray(self.x[i])
-        if a.dtype != np.uint8 or a.ndim not in (2, 3):
-            raise ValueError(f"x: expected uint8 pictures, got {a.dtype} {a.shape}")
-        img = Image.fromarray(a.squeeze()).convert('RGB' if self.channels == 3 else 'L')
+        if a.dtype != np.uint8 or a.shape[2:] not in ((), (1,), (3,), (4,)) or 0 in a.shape or a.ndim < 2:
+            raise ValueError(f"x: expected uint8 pictures (h, w) or (h, w, 3), got {a.dtype} {a.shape}")
+        img = Image.fromarray(a[..., 0] if a.shape[2:] == (1,) else a).convert('RGB' if self.channels == 3 else 'L')
         side = (self.size, self.size)
         if img.size != side: img = img.resize(side, Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(img)).reshape(*side, -1).permute(2, 0, 1)
@@ -98,7 +99,8 @@ class SmallResNet(Encoder):
                  augment: str = 'none' # random changes while training, see `mlcl.encoders.AUGMENTATIONS`
         ):
         super().__init__()
-        self.size, self.channels, self.dim, self.augment = size, channels, widths[-1], augmenter(augment)
+        self.size, self.channels, self.dim = check_count(size, 'size'), channels, widths[-1]
+        self.augment = augmenter(augment)
         self.register_buffer('mean', torch.zeros(channels, 1, 1))
         self.register_buffer('std', torch.ones(channels, 1, 1))
         self.layers, self.dropout = _stages(channels, widths, size), nn.Dropout(dropout)
@@ -115,7 +117,7 @@ def _build(cls, ds, size=None, **options):
     idx = ds.splits['train'][:500]
     first = np.asarray(ds.x[int(idx[0])])
     channels = 3 if first.ndim == 3 and first.shape[2] == 3 else 1
-    enc = cls(size or min(96, max(first.shape[:2])), channels=channels, **options)
+    enc = cls(min(96, max(first.shape[:2])) if size is None else size, channels=channels, **options)
     x = enc.inputs(ds, idx)[0].float()
     enc.mean.copy_(x.mean((0, 2, 3)).view(-1, 1, 1))
     enc.std.copy_(x.std((0, 2, 3)).clamp(min=1.).view(-1, 1, 1))

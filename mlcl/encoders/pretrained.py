@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np, torch
 from pathlib import Path
 from ..data import take
-from .networks import stored
+from ..losses.checks import check_count, check_flag
+from .networks import same_rows, stored
 from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
                                     register_encoder, same_weights, weights_sha256, without_downloads)
 
@@ -51,7 +52,7 @@ def pool_tokens(h: torch.Tensor, # (b, t, d) hidden states
     "The first token's vector, or the mean over a text's tokens."
     if pooling == 'cls': return h[:, 0].float()
     m = mask[..., None].float()
-    return (h.float()*m).sum(1)/m.sum(1)
+    return (h.float()*m).sum(1)/m.sum(1).clamp(min=1) # a text without a token has zeros
 
 # %% ../../nbs/75_pretrained.ipynb #7cb48ffe
 def pieces(lengths: torch.Tensor, # (n,) tokens of each text, ascending
@@ -71,7 +72,7 @@ class HuggingFace(Encoder):
     kind, later = 'text', ('pooling', 'tokens', 'bf16')
     def __init__(self,
                  arg: str, # name on the hub, or a folder
-                 length: int = 300, # tokens to keep from the beginning of a text
+                 length: int = 300, # tokens from the beginning of a text, as far as the network has places
                  spec: dict | None = None, # configuration of the network; default: read from `arg`, with weights
                  tokenizer: dict | None = None, # the tokenizer as JSON and its special tokens; default: read from `arg`
                  pooling: str | None = None, # 'cls' or 'mean'; default: as the network was made for, see `own_pooling`
@@ -81,22 +82,39 @@ class HuggingFace(Encoder):
         super().__init__()
         if pooling not in (None, *POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if tokens < 1: raise ValueError(f"tokens: expected at least 1, got {tokens}")
-        self.length, self.tokens, self.bf16 = length, tokens, bf16
+        self.tokens, self.bf16 = check_count(tokens, 'tokens'), None if bf16 is None else check_flag(bf16, 'bf16')
         self.pooling = pooling or (own_pooling(arg) if spec is None else 'cls')
         self.net, self.tokenizer = _load(arg) if spec is None else _make(spec, tokenizer)
         self.dim = self.net.config.hidden_size
+        self.length = check_count(length, 'length', self.tokenizer.num_special_tokens_to_add() + 1)
         if getattr(self.net, 'pooler', None) is not None: self.net.pooler.requires_grad_(False) # it is not used
 
     def prepare(self, x):
-        t = self.tokenizer(list(x), truncation=True, max_length=self.length, padding=True, return_tensors='pt')
-        return t['input_ids'].int(), t['attention_mask'].to(torch.uint8)
+        texts, most = _strings(x), min(self.length, _positions(self.net))
+        t = self.tokenizer(texts, truncation=True, max_length=most, padding=True, return_tensors='pt')
+        ids, mask = t['input_ids'].int(), t['attention_mask'].to(torch.uint8)
+        if not ids.shape[1]: ids, mask = (t.new_zeros(len(t), 1) for t in (ids, mask)) # no token in any text
+        return ids, mask
+
+# %% ../../nbs/75_pretrained.ipynb #e2142afc
+def _strings(x) -> list:
+    "Texts as a list; `ValueError` for one text alone, none, or what is no text."
+    if isinstance(x, str): raise ValueError(f'texts: expected several, got one: {x!r:.60}')
+    if not len(x := list(x)): raise ValueError('texts: expected at least one, got none')
+    if bad := [t for t in x if not isinstance(t, str)]: raise ValueError(f'texts: expected strings, got {bad[0]!r:.60}')
+    return x
+
+def _positions(net):
+    "The most tokens that a network has places for; some begin to count behind the one for padding."
+    first = getattr(getattr(getattr(net, 'embeddings', None), 'position_embeddings', None), 'padding_idx', None)
+    most = getattr(net.config, 'max_position_embeddings', None) or 10**9
+    return most if first is None else most - first - 1
 
 
 # %% ../../nbs/75_pretrained.ipynb #fb1b9ab7
 def _states(self, ids, mask):
     "Pooled hidden states (b, d) of texts that go through the network together."
-    m = int(mask.sum(1).max())
+    m = max(1, int(mask.sum(1).max()))
     ids, mask = ids[:, :m].long(), mask[:, :m].long()
     h = self.net(input_ids=ids, attention_mask=None if mask.all() else mask).last_hidden_state
     return pool_tokens(h, mask, self.pooling)
@@ -142,12 +160,14 @@ def _load(arg):
     how |= dict(local_files_only=not may_download())
     how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers
     try:
-        with _quietly(): net = AutoModel.from_pretrained(where, **how)
+        with _quietly(): net, said = AutoModel.from_pretrained(where, output_loading_info=True, **how)
         tok = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=not may_download())
     except OSError as e:
         if not may_download(): raise not_here(f'hf:{arg}') from e
         raise ConnectionError(f"hf:{arg}: neither a folder with a model nor reachable on the Hugging Face hub") from e
-    tok.padding_side = 'right'
+    tok.padding_side = tok.truncation_side = 'right'
+    if any(k.startswith('pooler.') for k in said['missing_keys']): # never used, but random it would change the hash
+        for p in net.pooler.parameters(): p.data.zero_()
     return net.float(), tok
 
 # %% ../../nbs/75_pretrained.ipynb #9f8c8437
@@ -162,8 +182,8 @@ def _make(spec, tokenizer):
     from tokenizers import Tokenizer
     config = AutoConfig.for_model(**{k: v for k, v in spec.items() if k not in ('transformers_version',)})
     tok = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer['json']), **tokenizer['special'])
-    tok.padding_side = 'right'
-    return AutoModel.from_config(config, trust_remote_code=False, attn_implementation=_attention()), tok
+    tok.padding_side = tok.truncation_side = 'right'
+    return AutoModel.from_config(config, trust_remote_code=False, attn_implementation=_attention()).float(), tok
 
 # %% ../../nbs/75_pretrained.ipynb #d59465df
 def tiny_roberta(folder, # where to save
@@ -196,24 +216,38 @@ def windowed(net: HuggingFace, # whose tokenizer and length are used
              windows: int # the most of one text; the rest of it is left out
     ) -> tuple: # token ids and mask (m, t) of all windows, and the text (m,) that each belongs to
     "Windows of texts, which overlap by half."
-    room = net.length - net.tokenizer.num_special_tokens_to_add()
-    t = net.tokenizer(list(texts), truncation=True, max_length=net.length, padding=True, return_tensors='pt',
+    most = min(net.length, _positions(net.net))
+    room = most - net.tokenizer.num_special_tokens_to_add()
+    t = net.tokenizer(list(texts), truncation=True, max_length=most, padding=True, return_tensors='pt',
                       stride=max(0, room//2), return_overflowing_tokens=True)
     owner = t['overflow_to_sample_mapping']
     keep = torch.arange(len(owner)) - torch.searchsorted(owner, owner) < windows
     return t['input_ids'][keep].int(), t['attention_mask'][keep].to(torch.uint8), owner[keep]
 
 # %% ../../nbs/75_pretrained.ipynb #7862b482
+def _makes(net):
+    "Configuration and tokenizer, without where they lie, who reads them and how the last texts were cut."
+    c, passing = _config(net), ('_name_or_path', 'transformers_version', 'truncation', 'padding')
+    def rest(d): return {k: v for k, v in d.items() if k not in passing}
+    return rest(c['spec']), rest(json.loads(c['tokenizer']['json'])), c['tokenizer']['special']
+
+# %% ../../nbs/75_pretrained.ipynb #7862b483
 def frozen_texts(net: HuggingFace, # the network, frozen
                  texts: list, # n texts
                  cache=None, # folder for the results; default: the user's cache
                  windows: int = 1 # the most windows of a text, see `windowed`
     ) -> np.ndarray: # (n, d) float32
-    "Features of texts from a frozen network, computed once and stored as float16."
-    how = f'{net.pooling} {net.length} {len(texts)}' + (f' {windows}' if windows > 1 else '')
-    h = hashlib.sha256(f'{weights_sha256(net.net)} {how}'.encode())
+    """Features of texts from a frozen network, computed once and stored as float16.
+
+    `ValueError` for one text alone, or what is no text.
+    """
+    texts, n = _strings(texts), check_count(windows, 'windows')
+    how = [net.pooling, net.length, net.bf16, n, _makes(net)]
+    h = hashlib.sha256(f'{weights_sha256(net.net)} {json.dumps(how, sort_keys=True, default=str)}'.encode())
     for t in texts: h.update(hashlib.sha256(t.encode()).digest())
-    return stored(f'text-{h.hexdigest()[:24]}.npz', lambda: _encode(net, texts, windows).half().numpy(), cache)
+    file = f'text-{h.hexdigest()[:24]}.npz'
+    def make(): return _encode(net, texts, windows).half().numpy()
+    return same_rows(stored(file, make, cache), texts)
 
 @torch.inference_mode()
 def _encode(net, texts, windows=1):
@@ -240,7 +274,7 @@ class FrozenText(MLP):
                  windows: int = 1 # the most windows of a long text, whose features are averaged
         ):
         super().__init__(n_features, widths, dropout)
-        self.how, self.windows = dict(arg=arg, length=length, pooling=pooling), windows
+        self.how, self.windows = dict(arg=arg, length=length, pooling=pooling), check_count(windows, 'windows')
 
     def _frozen(self):
         "The network, which lies on this machine since the training."
@@ -251,13 +285,13 @@ class FrozenText(MLP):
     def inputs(self, ds, idx):
         return torch.from_numpy(frozen_texts(self._frozen(), take(ds.x, idx), windows=self.windows)),
 
-    def prepare(self, x): return _encode(self._frozen(), list(x), self.windows).float(),
+    def prepare(self, x): return _encode(self._frozen(), _strings(x), self.windows).float(),
 
 # %% ../../nbs/75_pretrained.ipynb #87964a32
 @classmethod
 def _build(cls, ds, arg, length=300, pooling=None, windows=1, **options):
     "An MLP on the features of `arg`, scaled by those of the training split."
-    net, sha256 = _network(arg, length, pooling)
+    net, sha256 = _network(arg=arg, length=length, pooling=pooling or own_pooling(arg))
     x = frozen_texts(net, take(ds.x, ds.splits['train']), windows=windows)
     enc = cls(arg, x.shape[1], length=length, pooling=net.pooling, windows=windows, **options)
     _, shift, factor = input_scaling(x, 'dense')

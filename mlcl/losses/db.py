@@ -14,11 +14,9 @@ from .checks import check_counts, check_number, check_range
 # %% ../../nbs/14_db.ipynb #9f389f98
 class DistributionBalancedLoss(EntryLoss):
     """Distribution-balanced loss: co-occurrence weight, prior shift, negative-tolerant scale, focal factor.
-
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
-    Wu et al. 2020; shift as in Huang et al. 2021. With z = x − κ'·log(N/n − 1) and n the positives of the label:
-    r·σ(−z)^γ·softplus(−z) for a positive, r·σ(z)^γ·softplus(κz)/κ for a negative; r as in `weight`. It predicts the
-    labels with x > 0, without the shift.
+    Wu et al. 2020, z = x − κ'·log(N/n − 1) as in Huang et al. 2021: r·σ(−z)^γ·softplus(−z) for a positive, for a
+    negative r·σ(z)^γ·softplus(κz)/κ; r is `weight`. It predicts the labels with x > 0, without the shift.
     >>> x, y = torch.zeros(2, 2), torch.tensor([[1, 0], [0, 1]])
     >>> DistributionBalancedLoss([1, 1], 2)(x, y)
     tensor(0.1429)

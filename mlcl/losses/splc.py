@@ -14,7 +14,6 @@ from .focal import focal
 # %% ../../nbs/16_splc.ipynb #e9925d22
 class SPLCLoss(EntryLoss):
     """SPLC on focal with a margin (Zhang et al. 2021). Call `after_epoch()` after each epoch.
-
     Takes logits (B, L) and labels (B, L), NaN for unknown ones; returns a scalar. See `forward`, also for errors.
     Focal terms (1 − q)^γ·(−log q), where q = σ(x − m) for a positive and σ(−x) for a negative; after epoch E₀, q = σ(x)
     for a negative with σ(x) > θ. The publication sums; the default here is the mean.

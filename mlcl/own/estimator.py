@@ -17,6 +17,7 @@ from .. import learner
 from ..data import Dataset
 from ..data import split
 from ..losses import LOSSES
+from ..losses.checks import check_flag
 from ..probe import Probe
 from ..saved import can_be_loaded
 from .cells import sets_in, count_unknown, label_matrix, label_names, zero_one
@@ -46,6 +47,7 @@ def _numbers(X):
     _check_names(map(str, names))
     return pd.DataFrame(column_numbers(X, 'X'), columns=X.columns if names == list(X.columns) else names)
 
+# %% ../../nbs/83_estimator.ipynb #556b364b
 class _Instances:
     "Instances and labels in the forms that training needs."
     def _instances(self, X, reset=False):
@@ -54,6 +56,8 @@ class _Instances:
         if reset: self.kind_ = kind
         elif kind != self.kind_: raise ValueError(f'X: expected {self.kind_} data, as in fit, got {kind} data')
         if kind == 'text': return self._names(X, texts(X), reset)
+        if kind == 'image' and getattr(X, 'ndim', 4) == 3 and X.shape[2] == 3:
+            raise ValueError(f'X: expected several pictures (N, h, w, 3), got one {X.shape}')
         if kind == 'image': return X if isinstance(X, (Files, np.ndarray)) else list(X)
         if isinstance(X, pd.DataFrame): X = _numbers(X)
         least = 4 if reset else 1
@@ -155,6 +159,7 @@ class _Params:
             raise ValueError(f"readout: expected one of {', '.join(known)}, got {self.readout!r}")
         if self.refit and self.readout != 'own@.5' and known_thresholds(self.thresholds) == .5:
             raise ValueError("refit: expected thresholds 'label' or 'global', or the readout own@.5")
+        for k in ('finetune', 'refit'): check_flag(getattr(self, k), k)
         for k in ('epochs', 'batch_size'): whole(k, getattr(self, k))
         positive('lr', self.lr)
 

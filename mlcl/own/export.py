@@ -171,6 +171,9 @@ def export_onnx(model, # a `MultiLabelClassifier`, or a file that holds one
     model = _network(model)
     _packages()
     graph, part = _graph(model), onnx.with_name(f'.{onnx.name}.part')
+    if (n := getattr(graph.enc, 'windows', 1)) > 1:
+        warnings.warn(f'onnx: the graph reads the first {graph.net.length} tokens of a text;'
+                      f' mlcl reads up to {n} windows')
     facts = dict(format='mlcl onnx 1', classes=model.classes_.tolist(), thresholds=model.thresholds_.tolist(),
                  kind=model.kind_, columns=model.columns_, readout=model.readout_, loss=model.trained_.loss_name,
                  encoder=blueprint(model.trained_.model.encoder))

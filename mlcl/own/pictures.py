@@ -16,12 +16,13 @@ from tqdm.auto import tqdm
 LIMIT = 50_000_000 # most pixels to decode
 
 def decode(path) -> np.ndarray: # (H, W, 3) uint8, no side longer than 256 pixels
-    "A picture from a file; `ValueError` if it is no regular file or too large, Pillow's error if it is no picture."
+    "A picture from a file; `ValueError` if it is no regular file, too large or of 16 bits; Pillow's error for others."
     if Path(path).exists() and not Path(path).is_file(): raise ValueError('not a regular file')
     with warnings.catch_warnings(action='ignore'), Image.open(path) as image:
         image.draft('RGB', (256, 256))
         if (n := image.width*image.height) > LIMIT:
             raise ValueError(f'{n/1e6:.0f} million pixels, at most {LIMIT/1e6:.0f}')
+        if image.mode[0] in 'IF': raise ValueError(f'more than 8 bits a channel, Pillow mode {image.mode}')
         image = ImageOps.exif_transpose(image).convert('RGB')
     image.thumbnail((256, 256))
     return np.asarray(image)

@@ -6,7 +6,7 @@
 __all__ = ['NAMES', 'split_names', 'given_splits', 'read', 'checked', 'folded', 'notes', 'found']
 
 # %% ../../nbs/80_read.ipynb #03f282a9
-import os, re
+import hashlib, os, re
 from dataclasses import replace
 import numpy as np, pandas as pd
 from pathlib import Path
@@ -160,6 +160,8 @@ def _counted(y, unknown, min_count) -> list: # lines
     return res + [f'labels {what}: {len(lost)}; left out: {_some(lost)}']*bool(len(lost))
 
 # %% ../../nbs/80_read.ipynb #238a2451
+def _key(a): return f'{a.shape} {hashlib.sha256(a.tobytes()).hexdigest()}'
+
 def _checked_instances(x, n):
     "Instances of one kind, their kind, a key for each, and a number for each that equal ones share."
     if n < 30 or len(x) != n:
@@ -170,7 +172,7 @@ def _checked_instances(x, n):
         raise ValueError('images: expected uint8 pictures (h, w) or (h, w, 3), got other numbers')
     if kind == 'text' and not any(s.strip() for s in x): raise ValueError('text: expected texts, got only empty cells')
     if isinstance(x, Files): keys = check_images(x)
-    else: keys = list(x) if kind == 'text' else [np.asarray(r).tobytes() for r in x]
+    else: keys = list(x) if kind == 'text' else [_key(np.asarray(r)) for r in x]
     return x, kind, keys, pd.factorize(np.array(keys, object))[0]
 
 # %% ../../nbs/80_read.ipynb #31c171c4

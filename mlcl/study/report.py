@@ -158,7 +158,7 @@ def _threads(n):
 def reproduce(id: str, # of a record or a run, or its first letters
               runner=run
     ): # DataFrame, see `agreement`
-    "Do a run again and compare; `ValueError` for an unknown run, or other data than it had."
+    "Do a run again and compare; `ValueError` for an unknown run, or other data or weights."
     study, _ = _where(id)
     old = [r for r in find(id) if r['split'] == 'test']
     if not old: raise ValueError(f'id: expected that of a run with test records, got {id!r}')
@@ -166,6 +166,8 @@ def reproduce(id: str, # of a record or a run, or its first letters
     with _threads(r.get('machine', {}).get('threads', 1)): new = runner(experiment_of(r))
     if new[0]['data_sha256'] != r['data_sha256']:
         raise ValueError(f'data: expected {r["dataset"]} with sha256 {r["data_sha256"]}, got other data')
+    if (w := r.get('weights_sha256')) and w != new[0].get('weights_sha256'):
+        raise ValueError(f'weights: expected those of {r["encoder"]} with sha256 {w}, got others')
     return agreement(old, new, seeds_of(r, study))
 
 # %% ../../nbs/66_report.ipynb #d555102c

@@ -163,6 +163,7 @@ def run(exp: Experiment # what to train
     res = list(measure(trained, ys, groups, exp, clock, kept))
     if kept: save_scores(exp.id, kept, ys); clock('save')
     facts = dict(data_sha256=ds.sha256, splits_sha256=splits_hash(trained.ds.splits))
+    if (of := trained.model.encoder.weights_sha256): facts |= dict(weights_sha256=of) # of the pretrained network
     return [dict(r, **facts, seconds=clock.total(), steps=clock.steps) for r in res]
 
 # %% ../../nbs/61_run.ipynb #af46a5e9
@@ -298,6 +299,7 @@ class _Run(BaseModel, extra='forbid', strict=True):
     time: Annotated[str, Field(pattern=r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$')]
     data_sha256: Annotated[str, Field(pattern='^[0-9a-f]{64}$')]
     splits_sha256: _HASH
+    weights_sha256: Annotated[str, Field(pattern='^[0-9a-f]{64}$')] | None = None
 
 # %% ../../nbs/61_run.ipynb #7c1e52aa
 class Record(_Run):

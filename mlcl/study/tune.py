@@ -63,7 +63,8 @@ def over_readouts(name: str # of a study
 
 def whole_tries(dataset: str # one of SEARCHED
     ) -> dict: # loss → {(lr, head_lr): Macro-F1 on validation data, see `over_readouts`}
-    "The tries that are made, with two rates."
+    "The tries that are made, with two rates; `ValueError` for a set that is not searched."
+    one_of('dataset', dataset, SEARCHED)
     asked = search_whole(datasets=[dataset])
     runs = {e.id: e for e in asked if 'head_lr' in e.settings and on_logits(e.loss) == ('prior_bias' in e.settings)}
     held, res = over_readouts('pretrained_search'), {}
