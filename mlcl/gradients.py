@@ -134,14 +134,16 @@ class Repulsion(Callback):
         self.look()
     def look(self):
         "Measure on the fixed batches."
-        was, model, rows, labels = self.model.training, self.model.eval(), [], []
+        trained, rows, labels = self.model.training, [], []
+        self.model.eval()
         for *xs, y in self.batches:
-            with torch.no_grad(): x = unit(model(*xs).double())
+            with torch.no_grad(): x = unit(self.model(*xs).double())
             f = forces(self.loss_func, x.requires_grad_(), y)
-            rows.append(dict(_kinds(f), reach=reach(f, x))), labels.append(received(f))
+            rows.append(dict(_kinds(f), reach=reach(f, x)))
+            labels.append(received(f))
         self.fixed.append(_columns(rows, np.mean))
         self.labels.append(_columns(labels, lambda ts: (sum(ts)/len(ts)).tolist()))
-        model.train(was)
+        self.model.train(trained)
 
 # %% ../nbs/28_gradients.ipynb #06a7d391
 def observe(ds, # the data set

@@ -103,7 +103,7 @@ class MLP(Encoder):
         if self.scale == 'dense': return self.layers((x - self.shift)*self.factor)
         return self.layers(F.normalize(x*self.shift, dim=1)*self.factor)
 
-    def prepare(self, x): return torch.as_tensor(np.asarray(x, dtype=np.float32)),
+    def prepare(self, x): return (torch.as_tensor(np.asarray(x, dtype=np.float32)),)
 
 # %% ../../nbs/73_features.ipynb #1eee62b3
 @classmethod

@@ -109,7 +109,7 @@ class SmallResNet(Encoder):
         if self.training: x = self.augment(x)
         return self.dropout(self.layers((x.float() - self.mean)/self.std))
 
-    def prepare(self, x): return image_tensors(x, self.size, self.channels),
+    def prepare(self, x): return (image_tensors(x, self.size, self.channels),)
 
 # %% ../../nbs/43_vision.ipynb #7614c8f8
 @classmethod

@@ -233,7 +233,7 @@ class Pretrained(Encoder):
         if pretrained: self.weights_sha256 = weights_sha256(self.net)
 
     def forward(self, x): return self.net(self.augment(x) if self.training else x)
-    def prepare(self, x): return image_tensors(x, self.size, 3),
+    def prepare(self, x): return (image_tensors(x, self.size, 3),)
 
     @classmethod
     def build(cls, ds, arg, pretrained=True, **options):
@@ -292,13 +292,13 @@ class Frozen(MLP):
         super().__init__(n_features, widths, dropout)
         self.backbone, self.size = backbone, size
 
-    def inputs(self, ds, idx): return torch.from_numpy(frozen_features(ds, self.backbone, self.size)[idx]),
+    def inputs(self, ds, idx): return (torch.from_numpy(frozen_features(ds, self.backbone, self.size)[idx]),)
 
     def prepare(self, x):
         net, sha256 = _backbone(self.backbone, self.size)
         same_weights(self.backbone, self.weights_sha256, sha256)
         parts = (image_tensors(x[i:i + 64], net.size) for i in range(0, len(x), 64))
-        with torch.no_grad(): return torch.cat([net(p) for p in parts]),
+        with torch.no_grad(): return (torch.cat([net(p) for p in parts]),)
 
 # %% ../../nbs/74_networks.ipynb #b5a5f347
 @classmethod

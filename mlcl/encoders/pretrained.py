@@ -283,9 +283,9 @@ class FrozenText(MLP):
         return net
 
     def inputs(self, ds, idx):
-        return torch.from_numpy(frozen_texts(self._frozen(), take(ds.x, idx), windows=self.windows)),
+        return (torch.from_numpy(frozen_texts(self._frozen(), take(ds.x, idx), windows=self.windows)),)
 
-    def prepare(self, x): return _encode(self._frozen(), _strings(x), self.windows).float(),
+    def prepare(self, x): return (_encode(self._frozen(), _strings(x), self.windows).float(),)
 
 # %% ../../nbs/75_pretrained.ipynb #87964a32
 @classmethod

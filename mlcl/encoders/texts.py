@@ -133,7 +133,7 @@ class Conv(Encoder):
         x = self.emb(trim(ids)).transpose(1, 2)
         return self.dropout(torch.cat([c(x).relu().amax(2) for c in self.convs], 1))
 
-    def prepare(self, x): return token_ids(self.vocab, x, self.length),
+    def prepare(self, x): return (token_ids(self.vocab, x, self.length),)
 
     @classmethod
     def build(cls, ds, size=10_000, min_count=2, **options):

@@ -183,8 +183,9 @@ class _FitDataset:
         if isinstance(more.get('encoder'), dict): more['encoder'] = s['encoder'] | more['encoder']
         s |= more
         t = learner.train(ds, encoder, str(self.loss), s, seed=seed)
-        f, ys = [{k: g(k) for k in ('train', 'val')} for g in (lambda k: t.outputs(k, 'best'), t.labels)]
-        chosen = choose_readout(f, ys, self.loss, self.thresholds, self.readout, seed)
+        outputs = {k: t.outputs(k, 'best') for k in ('train', 'val')}
+        labels = {k: t.labels(k) for k in outputs}
+        chosen = choose_readout(outputs, labels, self.loss, self.thresholds, self.readout, seed)
         self.readout_, self.probe_, self.thresholds_ = chosen
         self._keep(t, t.best_state)
         if self.refit: self._refit(ds, encoder, s, seed)
@@ -200,8 +201,8 @@ class _Kept:
         both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
         s = s | dict(epochs=self.trained_.best_epoch)
         t = learner.train(replace(ds, splits=ds.splits | dict(train=both)), encoder, str(self.loss), s, seed=seed)
-        train = {f: dict(train=f('train')) for f in (t.outputs, t.labels)}
-        if self.probe_: self.probe_ = solved(train[t.outputs], train[t.labels], self.probe_.grid[0])
+        outputs, labels = dict(train=t.outputs('train')), dict(train=t.labels('train'))
+        if self.probe_: self.probe_ = solved(outputs, labels, self.probe_.grid[0])
         self._keep(t, t.model.state_dict())
 
     def _keep(self, t, state):

@@ -84,13 +84,13 @@ def ranking(recs: list # records of the readouts that count
     return val.sort_values('mean', ascending=False, kind='stable').drop_duplicates('loss').set_index('loss')
 
 # %% ../../nbs/82_report.ipynb #82c00001
-LOSS = .005 # of Macro-F1 or Micro-F1 that a lead in the mean of both may cost
+ALLOWED_DROP = .005 # of Macro-F1 or Micro-F1, for a lead in the mean of both
 
 def _leads(macro: float, micro: float, # by how much a model is ahead of a simpler one
           error: float # of the mean of the two
     ) -> bool:
     "Is a model better by more than a standard error, and behind in neither measure?"
-    return (macro + micro)/2 > error and min(macro, micro) >= -LOSS
+    return (macro + micro)/2 > error and min(macro, micro) >= -ALLOWED_DROP
 
 def _best(recs):
     "As `ranking`; at the top the first model that leads the best baseline, or else that baseline."
