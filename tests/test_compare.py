@@ -271,7 +271,7 @@ def test_a_baseline_that_wins_is_said_first():
     said = recommend([row('bce', [None]*3), row('tfidf_svm', [.01, -.02, .03], True)])
     assert said.startswith('Take bce') and 'The best baseline, tfidf_svm, took 3 s and cannot be told apart' in said and said.endswith('the simpler of the two will do.')
     ahead = row('bce', [.0, -.1, .1]) | dict(val_macro_f1=.6)
-    for readout, sure in (('x|label', True), ('x|global', False)): # the error of a lead is known for one kind of thresholds
+    for readout, sure in (('x|label', True), ('x|global', True), ('own@.5', False)): # the error of a lead is known where thresholds are chosen
         said = recommend([row('tfidf_svm', [None]*3, True) | dict(readout=readout), ahead])
         assert 'no other model leads it' in said and ('by more than a standard error' in said) is sure
 
@@ -418,3 +418,10 @@ def test_compare_on_folds(tmp_path):
 def test_folds_that_cannot_be(tmp_path, k, data, said):
     with pytest.raises(ValueError, match=said): c.compare(data(), ['bce'], folds=k, text='text', out=tmp_path/'out', say=QUIET)
     assert not (tmp_path/'out').exists()
+
+
+def test_one_threshold_for_all_labels_has_a_standard_error_too(tmp_path):
+    c.compare(texts(), text='text', losses=['bce'], seeds=1, epochs=2, encoder='bag', thresholds='global', out=tmp_path/'g', say=lambda *_, **__: None)
+    recs = [r for r in Store(tmp_path/'g'/'records').records(split='val') if r['readout'].endswith('|global')]
+    of = {r['loss']: (r['loss'], r['readout']) for r in recs if {'macro_f1', 'micro_f1'} <= set(r.get('replicates') or {})}
+    assert set(of) >= {'bce', 'tfidf_svm'} and report._standard_error(recs, of['bce'], of['tfidf_svm']) > 0
