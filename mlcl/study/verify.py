@@ -114,8 +114,8 @@ def _described(r):
 def _run(rs):
     "Faults of all records of a run, taken together."
     run, ids = rs[0]['run'], [r['id'] for r in rs]
-    for k in _SAME:
-        kinds = sorted({canonical(r[k]) for r in rs})
+    for k in (*_SAME, 'weights_sha256'): # the last of a pretrained network
+        kinds = sorted({canonical(r.get(k)) for r in rs})
         if len(kinds) > 1: yield Fault(run, k, 'one value in all records of the run', ' and '.join(kinds)[:60])
     if len(rs) != rs[0]['of']: yield Fault(run, 'of', f"{rs[0]['of']} records", f'{len(rs)}')
     for i in sorted({i for i in ids if ids.count(i) > 1}):
