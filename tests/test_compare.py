@@ -425,3 +425,14 @@ def test_one_threshold_for_all_labels_has_a_standard_error_too(tmp_path):
     recs = [r for r in Store(tmp_path/'g'/'records').records(split='val') if r['readout'].endswith('|global')]
     of = {r['loss']: (r['loss'], r['readout']) for r in recs if {'macro_f1', 'micro_f1'} <= set(r.get('replicates') or {})}
     assert set(of) >= {'bce', 'tfidf_svm'} and report._standard_error(recs, of['bce'], of['tfidf_svm']) > 0
+
+
+def test_runs_that_began_with_other_weights_are_not_mixed(tmp_path, monkeypatch):
+    "The folder of a network holds other weights than before: its runs would be taken for new ones."
+    from mlcl.encoders import tiny_roberta
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    tiny_roberta(tmp_path/'net', list(texts().text))
+    def again(): return c.compare(texts(), text='text', losses=['bce'], seeds=1, epochs=1, encoder=f"hf:{tmp_path/'net'}", finetune=True, baselines=False, out=tmp_path/'c', say=lambda *_, **__: None)
+    assert again()['take'] == again()['take'] == 'bce'
+    tiny_roberta(tmp_path/'net', list(texts().text)) # drawn anew
+    with pytest.raises(ValueError, match='encoder: expected the weights of hf:.*, got others, .*choose another folder with `out`'): again()

@@ -197,7 +197,8 @@ def recommend(rows: list) -> str: # some sentences
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
     ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
     mean = 'the mean of Macro-F1 and Micro-F1'
-    more = 'by more than a standard error ' if top['readout'].endswith(('|label', '|global')) else '' # else it is not known
+    known = top['readout'].endswith(('|label', '|global'))
+    more = 'by more than a standard error ' if known else ''
     clear = f'{more}in {mean} without losing in one of the two'
     best = f'it is first by {mean}' if not ahead else f'no other model leads it {clear}'
     if ahead and not simple: best = f'it leads the best baseline in {mean}'
