@@ -293,12 +293,13 @@ def effects(records: list, # record dicts
             datasets=None, # which; by default all that have records of all these losses
             **options # of `effect`
     ) -> pd.DataFrame: # a row of `effect` for each data set
-    "The effect of each data set that has records of all losses concerned; `ValueError` where their encoders differ."
+    "The effect of each data set that has a seed of all losses concerned; `ValueError` for two encoders, or as `effect`"
     held, all_of = {}, {*_losses(a, 'a'), *_losses(others, 'others')}
     for r in records:
         if r['loss'] in all_of: held.setdefault(r['dataset'], []).append(r)
     asked = held if datasets is None else datasets
-    full = [d for d, rs in held.items() if all_of <= {r['loss'] for r in rs} and d in asked]
+    def common(rs): return set.intersection(*[{r['seed'] for r in rs if r['loss'] == l} for l in all_of])
+    full = [d for d, rs in held.items() if d in asked and common(rs)]
     for d in full:
         found = sorted({str(r.get('encoder')) for r in held[d]})
         if len(found) > 1: raise ValueError(f"records: expected one encoder for {d}, got {', '.join(found)}")

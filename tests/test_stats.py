@@ -535,7 +535,9 @@ def pair(change=None, **more):
     (pair(lambda r: dict(seed=r['seed'] + 5)), r'records: expected a seed that reg and bce on d have in common, got \[0, 1\] and \[5, 6\]'), (pair(metrics=dict(macro_f1=np.nan)), 'records: expected a finite macro_f1 in bce0test, got nan')])
 def test_sides_that_cannot_be_compared(recs, said):
     with pytest.raises(ValueError, match=said): effect(recs, 'd', 'reg', 'bce')
-    with pytest.raises(ValueError, match=said): effects(recs, 'reg', 'bce')
+    if 'in common' in said: assert not len(effects(recs, 'reg', 'bce')) # a set that cannot be compared yet
+    else:
+        with pytest.raises(ValueError, match=said): effects(recs, 'reg', 'bce')
 
 
 def test_effects_takes_names_as_effect_does():

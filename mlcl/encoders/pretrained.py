@@ -15,8 +15,9 @@ from pathlib import Path
 from ..data import take
 from ..losses.checks import check_count, check_flag
 from .networks import same_rows, stored
-from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
-                                    register_encoder, same_weights, weights_sha256, without_downloads)
+from .features import MLP, Encoder, bfloat16, gains_from_bfloat16, input_scaling, local_weights
+from .features import may_download, not_here, register_encoder, same_weights, weights_sha256
+from .features import without_downloads
 
 # %% ../../nbs/75_pretrained.ipynb #f84661f5
 POOLINGS = ('cls', 'mean')
@@ -242,7 +243,8 @@ def frozen_texts(net: HuggingFace, # the network, frozen
     `ValueError` for one text alone, or what is no text.
     """
     texts, n = _strings(texts), check_count(windows, 'windows')
-    how = [net.pooling, net.length, net.bf16, n, _makes(net)]
+    low = gains_from_bfloat16() if net.bf16 is None else net.bf16
+    how = [net.pooling, net.length, low, torch.cuda.is_available(), n, _makes(net)]
     h = hashlib.sha256(f'{weights_sha256(net.net)} {json.dumps(how, sort_keys=True, default=str)}'.encode())
     for t in texts: h.update(hashlib.sha256(t.encode()).digest())
     file = f'text-{h.hexdigest()[:24]}.npz'

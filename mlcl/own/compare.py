@@ -270,11 +270,14 @@ def _in_folds(ds, folds, out, say, **options):
     return res
 
 # %% ../../nbs/81_compare.ipynb #25356fc6
-def same_network(ds: Dataset, encoder: str, settings: dict, store: Store):
+def _same_network(ds: Dataset, encoder: str, settings: dict, store: Store):
     "`ValueError` if the store has runs of this encoder that began with other weights than it has now."
     held = store.records(['encoder', 'weights_sha256']) if store.exists() else []
     began = {r.get('weights_sha256') for r in held if r['encoder'] == encoder} - {None}
-    if began and (now := make_encoder(encoder, ds, **settings.get('encoder', {})).weights_sha256) not in began:
+    if not began: return
+    try: now = make_encoder(encoder, ds, **settings.get('encoder', {})).weights_sha256
+    except OSError: return # it is not on this machine, so nothing is trained with it either
+    if began != {now}:
         raise ValueError(f'encoder: expected the weights of {encoder} that the runs in {store.path.parent} began with,'
                          f' sha256 {min(began):.12}…, got others, {now:.12}…; choose another folder with `out`')
 
@@ -282,7 +285,7 @@ def _trained(ds, out, say, begun, time_budget, losses, seeds, jobs, encoder, thr
     "Train losses and baselines on one split, and report."
     more = dict(checkpoints=['best'], probe=probe_settings(thresholds))
     store, (encoder, s) = Store(out/'records'), choose_settings(ds, encoder, **given)
-    same_network(ds, encoder, s, store)
+    _same_network(ds, encoder, s, store)
     for line in advice(ds, encoder): say(line)
     budget = None if time_budget is None else 54*time_budget # a tenth is kept for the report
     simples = run_baselines(ds, store, out, np.inf if budget is None else budget/4, say) if baselines else []
