@@ -83,7 +83,9 @@ class HuggingFace(Encoder):
         super().__init__()
         if pooling not in (None, *POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-        self.tokens, self.bf16 = check_count(tokens, 'tokens'), None if bf16 is None else check_flag(bf16, 'bf16')
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise ValueError(f'tokens: expected at least 1, got {tokens!r}')
+        self.tokens, self.bf16 = tokens, None if bf16 is None else check_flag(bf16, 'bf16')
         self.pooling = pooling or (own_pooling(arg) if spec is None else 'cls')
         self.net, self.tokenizer = _load(arg) if spec is None else _make(spec, tokenizer)
         self.dim = self.net.config.hidden_size
