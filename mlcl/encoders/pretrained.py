@@ -83,9 +83,7 @@ class HuggingFace(Encoder):
         super().__init__()
         if pooling not in (None, *POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-            raise ValueError(f'tokens: expected at least 1, got {tokens!r}')
-        self.tokens, self.bf16 = tokens, None if bf16 is None else check_flag(bf16, 'bf16')
+        self.tokens, self.bf16 = _tokens(tokens), None if bf16 is None else check_flag(bf16, 'bf16')
         self.pooling = pooling or (own_pooling(arg) if spec is None else 'cls')
         self.net, self.tokenizer = _load(arg) if spec is None else _make(spec, tokenizer)
         self.dim = self.net.config.hidden_size
@@ -100,6 +98,10 @@ class HuggingFace(Encoder):
         return ids, mask
 
 # %% ../../nbs/75_pretrained.ipynb #e2142afc
+def _tokens(n):
+    if not isinstance(n, bool) and isinstance(n, int) and n >= 1: return n
+    raise ValueError(f'tokens: expected at least 1, got {n!r}')
+
 def _strings(x) -> list:
     "Texts as a list; `ValueError` for one text alone, none, or what is no text."
     if isinstance(x, str): raise ValueError(f'texts: expected several, got one: {x!r:.60}')
