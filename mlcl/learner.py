@@ -244,6 +244,7 @@ def _rebuild(meta):
 
 # %% ../nbs/41_learner.ipynb #1118279d
 def _same_data(ds, meta):
+    "`ValueError` for other data than those of the training."
     for k, v in dict(n_labels=ds.n_labels, data_sha256=ds.sha256).items():
         if v and meta.get(k) and v != meta[k]: raise ValueError(f'ds: expected {k} {meta[k]}, as in training, got {v}')
 

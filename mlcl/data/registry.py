@@ -263,6 +263,7 @@ def load(name: str, # one of `names()`
 
 # %% ../../nbs/70_registry.ipynb #2d01fd80
 def _asked(splits, y, most, resplit):
+    "The splits as the caller wants them."
     if resplit is not None: splits = _again(splits, y, resplit)
     return splits if most is None else _cut(splits, most)
 

@@ -99,6 +99,7 @@ class HuggingFace(Encoder):
 
 # %% ../../nbs/75_pretrained.ipynb #e2142afc
 def _tokens(n):
+    "A budget of tokens, checked."
     if not isinstance(n, bool) and isinstance(n, int) and n >= 1: return n
     raise ValueError(f'tokens: expected at least 1, got {n!r}')
 

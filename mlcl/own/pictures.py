@@ -16,7 +16,10 @@ from tqdm.auto import tqdm
 LIMIT = 50_000_000 # most pixels to decode
 
 def decode(path) -> np.ndarray: # (H, W, 3) uint8, no side longer than 256 pixels
-    "A picture from a file; `ValueError` for a folder, too many pixels or more than 8 bits of grey."
+    """A picture from a file.
+
+    `ValueError` for no regular file, too many pixels or more than 8 bits of grey; Pillow's error if it is no picture.
+    """
     if Path(path).exists() and not Path(path).is_file(): raise ValueError('not a regular file')
     with warnings.catch_warnings(action='ignore'), Image.open(path) as image:
         image.draft('RGB', (256, 256))
