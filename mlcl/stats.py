@@ -293,7 +293,7 @@ def effects(records: list, # record dicts
             datasets=None, # which; by default all that have records of all these losses
             **options # of `effect`
     ) -> pd.DataFrame: # a row of `effect` for each data set
-    "The effect of each data set that has a seed of all losses concerned; `ValueError` as `effect`, or for two encoders."
+    "The effect of each data set that has a seed of all losses concerned; `ValueError` as `effect`, or for two encoders"
     held, all_of = {}, {*_losses(a, 'a'), *_losses(others, 'others')}
     for r in records:
         if r['loss'] in all_of: held.setdefault(r['dataset'], []).append(r)
