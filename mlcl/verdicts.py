@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'SOURCES', 'STRATA', 'NOTHING', 'LEAST_DF', 'VERDICTS', 'SCALES', 'stratum', 'witnesses', 'stratified',
-           'by_stratum', 'limits', 'p_value', 'verdict', 'within', 'holm', 'smallest', 'leave_out', 'hierarchical']
+           'unequal', 'own_error', 'by_stratum', 'limits', 'p_value', 'verdict', 'within', 'holm', 'smallest',
+           'leave_out', 'hierarchical']
 
 # %% ../nbs/98_verdicts.ipynb #03ecbefd
 from .extras import need
@@ -62,6 +63,26 @@ def stratified(table: pd.DataFrame, # from `mlcl.stats.effects`
     se = float(np.sqrt((rest**2).sum()/df/len(w))) if df > 0 else np.nan
     if se < 1e-12: se = 0. # made-up sets that are equal but for the last digit
     return dict(mean=float(w['mean'].mean()), se=se, df=df, **count)
+
+# %% ../nbs/98_verdicts.ipynb #51ac1c8a
+def unequal(table: pd.DataFrame # from `mlcl.stats.effects`
+    ) -> dict: # as from `stratified`
+    "The mean of `stratified` with a spread for each stratum, and Satterthwaite's (1946) degrees of freedom."
+    r = stratified(table)
+    if len(table) < 2 or not (r['df'] > 0 and r['se'] > 0): return r
+    kinds = witnesses(table).groupby('stratum')['mean']
+    n, k = kinds.size(), r['n_sources']
+    part = n*kinds.var().fillna(r['se']**2*k)/k**2 # a stratum of one source has no spread of its own
+    df = part.sum()**2/(part**2/(n - 1).where(n > 1, r['df'])).sum()
+    return r | dict(se=float(np.sqrt(part.sum())), df=float(df))
+
+def own_error(table: pd.DataFrame # from `mlcl.stats.effects`
+    ) -> float: # standard error of the mean over sources
+    "What the sets' own errors, over seeds and test instances, make of the mean; an unknown error counts as none."
+    if not len(table): return np.nan
+    source = table.dataset.replace(SOURCES)
+    each = np.nan_to_num(table.se.to_numpy(float))/source.map(source.value_counts())
+    return float(np.sqrt((each**2).sum()))/source.nunique()
 
 # %% ../nbs/98_verdicts.ipynb #b2a96d76
 def by_stratum(table: pd.DataFrame # from `mlcl.stats.effects`

@@ -8,7 +8,7 @@ from mlcl.metrics import bootstrap, replicates, resample
 from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, fold_interval, friedman, leaderboard, mean_error, mean_interval, paired, pooled, score_table,
                         wilcoxon)
 from mlcl.metrics import pack, unpack
-from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, p_value, smallest, stratified,
+from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, own_error, p_value, smallest, stratified, unequal,
                            verdict, within, witnesses)
 
 
@@ -293,6 +293,27 @@ def test_strata_are_a_linear_model():
     apart = by_stratum(t)
     assert list(apart) == ['feature vectors', 'text from scratch', 'frozen pictures'] and apart['text from scratch']['n_sets'] == 4
     assert stratified(t, strata=False)['se'] > 1.5*r['se']
+
+
+def test_a_spread_for_each_stratum_is_welchs_test():
+    "Two strata of equal size: half of Welch's sum, with his degrees of freedom; one stratum: the plain t test."
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(.02, .01, 6), rng.normal(0, .08, 6)
+    r, welch = unequal(table([*a, *b], ['mlp']*6 + ['bag']*6)), ss.ttest_ind(a, -b, equal_var=False)
+    assert r['df'] == pytest.approx(welch.df) and p_value(r) == pytest.approx(welch.pvalue)
+    assert unequal(table(a)) == pytest.approx(stratified(table(a)))
+    lone = unequal(table([*a, .3], ['mlp']*6 + ['bag']))  # a stratum of one source has the common spread
+    part = np.array([6, 1])*a.var(ddof=1)/49
+    assert lone['se'] == pytest.approx(part.sum()**.5) and lone['df'] == pytest.approx(part.sum()**2/(part**2/5).sum())
+    assert unequal(table([])) == NOTHING and unequal(table([.3])) == stratified(table([.3]))
+    assert np.isnan(unequal(table([.1, .2], ['mlp', 'bag']))['se']) and unequal(table([.1, .1, .1]))['se'] == 0
+
+
+def test_what_the_sets_own_errors_make_of_the_mean():
+    assert own_error(table([.1, .2, .3, .4])) == pytest.approx(.1/2)
+    shared = table([.1, .2, .4], datasets=['coco18', 'coco_words', 'c'])
+    assert own_error(shared) == pytest.approx((2*(.1/2)**2 + .1**2)**.5/2)
+    assert own_error(shared.assign(se=[np.nan, .1, .1])) == pytest.approx(((.1/2)**2 + .1**2)**.5/2) and np.isnan(own_error(table([])))
 
 
 def test_sets_that_share_a_source_count_once():
