@@ -13,7 +13,7 @@ from .extras import need
 need('study', 'mlcl.callbacks')
 
 # %% ../nbs/76_callbacks.ipynb #1b58363d
-import warnings
+import math, warnings
 import numpy as np, torch
 from numbers import Real
 from torch import nn
@@ -126,8 +126,17 @@ def ridge(h: np.ndarray, # (n, d) training features
           others: list, # further feature arrays (m, d) to score
           strength: float = .1 # the penalty λ
     ) -> list: # scores (n, L), then (m, L) for each of the others
-    "Linear probe in closed form; an unknown label (NaN) counts as the mean of its column."
+    """Linear probe in closed form; an unknown label (NaN) counts as the mean of its column.
+
+    `ValueError` for features that are not finite, other shapes, or a penalty that is not above 0.
+    """
     h, y = np.asarray(h, np.float64), np.asarray(y, np.float64)
+    if not 0 < strength < math.inf: raise ValueError(f'strength: expected a finite number > 0, got {strength!r}')
+    if h.ndim != 2 or y.ndim != 2 or len(h) != len(y) or not len(h):
+        raise ValueError(f'y: expected labels (n, L) beside features (n, d), got {y.shape} and {h.shape}')
+    for k, o in enumerate((h, *others)):
+        if np.shape(o)[1:] != h.shape[1:] or not np.isfinite(o).all():
+            raise ValueError(f"{f'others[{k - 1}]' if k else 'h'}: expected finite features (n, {h.shape[1]})")
     known = y == y
     prior = np.where(known, y, 0).sum(0)/np.maximum(known.sum(0), 1)
     mean, std = h.mean(0), h.std(0) + 1e-6

@@ -172,9 +172,13 @@ def compact(y: Tensor # (n, L) zeros and ones, float
 def _pair(a, b):
     "`a` and `b` as label sets over the same labels."
     for x, name in (a, 'a'), (b, 'b'):
+        if not isinstance(x, Tensor) and not hasattr(x, 'times'):
+            raise ValueError(f"{name}: expected label sets as a tensor (n, L), got {type(x).__name__}")
         if len(x.shape) != 2: raise ValueError(f"{name}: expected label sets of shape (n, L), got {tuple(x.shape)}")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"b: expected {a.shape[1]} labels as in a, got {b.shape[1]}")
+    if torch.float64 in (dtypes := [x.dtype for x in (a, b) if isinstance(x, Tensor)]) and len({*dtypes}) > 1:
+        a, b = a.double(), b.double()
     return as_sets(a), as_sets(b)
 
 # %% ../nbs/01_labels.ipynb #250707ec

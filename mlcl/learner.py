@@ -14,6 +14,7 @@ need('study', 'mlcl.learner')
 
 # %% ../nbs/41_learner.ipynb #7a4ddaca
 import copy, dataclasses, json
+from numbers import Integral
 from functools import partial
 import torch
 from pathlib import Path
@@ -44,11 +45,22 @@ def complete(settings: dict | None = None # the settings that differ from DEFAUL
     if extra := sorted(set(settings or {}) - set(DEFAULTS)):
         raise ValueError(f"settings: expected names among {', '.join(DEFAULTS)}, got {', '.join(extra)}")
     res = copy.deepcopy({**DEFAULTS, **(settings or {})})
-    res = {k: v.item() if hasattr(v, 'item') else v for k, v in res.items()} # numbers of NumPy
+    res = {k: _plain(v) for k, v in res.items()}
     learning_rates([], res['lr'], res['head_lr'])
     try: Settings.model_validate(res)
     except ValidationError as e: raise ValueError(f'settings.{first_fault(e)}') from None
+    for part in ('loss', 'encoder'): # they will be saved
+        try: json.dumps(_kept(res[part]))
+        except TypeError as e: raise ValueError(f'settings.{part}: expected what JSON can hold: {e}') from None
     return res
+
+def _plain(v):
+    "Numbers, arrays and tensors as Python's own types, also in dicts and lists."
+    if isinstance(v, dict): return {k: _plain(x) for k, x in v.items()}
+    if isinstance(v, (list, tuple)): return type(v)(map(_plain, v))
+    return v.tolist() if hasattr(v, 'tolist') else v
+
+def _kept(options): return {k: v for k, v in options.items() if k not in ('tile', 'product')} # those say how to compute
 
 # %% ../nbs/41_learner.ipynb #d7761958
 NEWER = 'head_lr', 'prior_bias' # settings that the first records do not have
@@ -143,7 +155,9 @@ def train(ds, # the data set
 
     `ValueError` for settings, a share or a seed that mean nothing; `TrainingFailed` for NaN or infinity.
     """
-    if isinstance(seed, bool) or not 0 <= seed < 2**32: raise ValueError(f'seed: expected 0 to 2**32 - 1, got {seed!r}')
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f'seed: expected 0 to 2**32 - 1, got {seed!r}')
+    settings, share, seed = _plain(settings), _plain(share), int(seed)
     s, idx = complete(settings), ds.indices('train', share, seed)
     ds = dataclasses.replace(ds, splits=ds.splits | dict(train=idx))
     with no_random(seed):
@@ -212,7 +226,8 @@ def facts(self: Trained) -> dict: # ready for JSON
     pairs = None if pairs is None else pairs.tolist()
     sizes = dict(n_labels=len(m.label_counts), label_counts=m.label_counts, n_instances=m.n_instances)
     return dict(format='mlcl 1', **data, loss=self.loss_name, cooccurrence=pairs, **sizes,
-                encoder=blueprint(m.encoder), weights_sha256=m.encoder.weights_sha256, settings=self.settings,
+                encoder=blueprint(m.encoder), weights_sha256=m.encoder.weights_sha256,
+                settings=self.settings | dict(loss=_kept(self.settings['loss'])),
                 seed=self.seed, history=self.history, best_epoch=self.best_epoch)
 
 # %% ../nbs/41_learner.ipynb #ed8321e3
@@ -228,7 +243,7 @@ def save(self: Trained,
     best = {f'best.{k}': v for k, v in (self.best_state or {}).items() if not torch.equal(v, last[k])}
     more = {f'extra.{k}': v.detach().cpu() for k, v in (extra or {}).items()}
     tensors = {k: v.contiguous().clone() for k, v in {**last, **best, **more}.items()}
-    meta, one = json.dumps(self.facts() | dict(note=note)), path.suffix == '.safetensors'
+    meta, one = json.dumps(self.facts() | dict(note=note)), path.suffix.lower() == '.safetensors'
     (path.parent if one else path).mkdir(parents=True, exist_ok=True)
     save_file(tensors, path if one else path/'model.safetensors', metadata=dict(mlcl=meta) if one else None)
     if not one: (path/'model.json').write_text(meta)

@@ -57,7 +57,7 @@ def scaling(x: Tensor # (N, D) training features
     ) -> tuple: # mean (D,) and factor (D,), both in float64
     "Mean and factor that standardise features to norm 4 a row on average; a constant feature gets factor 0."
     std, mean = torch.std_mean(x.double(), 0, correction=0)
-    keep = std > 1e-6*mean.abs()
+    keep = std > (1e-12 if x.dtype == torch.float64 else 1e-6)*mean.abs() # what rounding may leave of a constant
     return mean, 4*keep/(std.where(keep, torch.ones_like(std))*math.sqrt(x.shape[1]))
 
 # %% ../nbs/77_linear.ipynb #ab2c1a96
@@ -66,7 +66,11 @@ def check_features(x, # (n, D), array or tensor
                    dim: int | None = None # D, if it is known
     ) -> Tensor: # (n, D) of finite numbers
     "`x` as a tensor (an array goes to the GPU, if there is one); `ValueError` for a wrong shape, NaN or infinity."
-    if not isinstance(x, Tensor): x = torch.tensor(np.asarray(x), device='cuda' if torch.cuda.is_available() else 'cpu')
+    if not isinstance(x, Tensor):
+        if (a := np.asarray(x)).dtype.kind not in 'biuf': raise ValueError(f'{name}: expected numbers, got {a.dtype}')
+        x = torch.tensor(a, device='cuda' if torch.cuda.is_available() else 'cpu')
+    if x.is_complex(): raise ValueError(f'{name}: expected real numbers, got {x.dtype}')
+    if not x.is_floating_point(): x = x.double()
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f'{name}: expected features of shape (n >= 1, D >= 1), got {tuple(x.shape)}')
     if dim not in (None, x.shape[1]):
@@ -123,9 +127,10 @@ def logistic(x, # (N, D) training features, array or tensor
     ) -> Linear: # the solutions
     "Solve the logistic regression of every label for every strength; `ValueError` for bad shapes, values or strengths."
     x = check_features(x, 'x')
-    y = check_targets(y, 'y', len(x)).to(x)
+    y = check_targets(y, 'y', len(x)).to(x.device, torch.float32)
     strengths = tuple(sorted(strengths, reverse=True))
-    if not strengths or strengths[-1] <= 0: raise ValueError(f'strengths: expected numbers > 0, got {strengths}')
+    if not strengths or not all(0 < s < math.inf for s in strengths):
+        raise ValueError(f'strengths: expected numbers > 0, got {strengths}')
     mean, factor = scaling(x)
     z = (x - mean)*factor
     e, v = torch.linalg.eigh(z.T @ z/len(z))

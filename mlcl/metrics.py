@@ -23,8 +23,8 @@ class UnknownColumnsWarning(UserWarning):
 
 def _check(y, p=None, name='p'):
     "Labels (N, L) as uint8, 0 where unknown; scores (N, L), −∞ where unknown; (N, L) bool, True where known."
-    y = np.asarray(y)
-    if y.dtype == object: y = _numbers(y)
+    y = _array(y)
+    if y.dtype.kind not in 'biuf': y = _numbers(y)
     if y.ndim != 2 or y.shape[0] < 1 or y.shape[1] < 2:
         raise ValueError(f"y: expected shape (N, L) with N >= 1 and L >= 2, got {y.shape}")
     known = y == y
@@ -37,10 +37,17 @@ def _check(y, p=None, name='p'):
 # %% ../nbs/03_metrics.ipynb #98a48b15
 OTHERS = "y: expected labels in {0, 1}, or NaN where unknown, got other values"
 
-def _numbers(y):
+def _array(x):
+    "An array from an array, a tensor, or a masked or sparse matrix; gaps of a mask as NaN."
+    if hasattr(x, 'detach'): x = x.detach().cpu(); x = x.float() if 'bfloat16' in str(x.dtype) else x
+    if isinstance(x, np.ma.MaskedArray): return x.astype(float).filled(np.nan)
+    return x.toarray() if hasattr(x, 'toarray') else np.asarray(x)
+
+def _numbers(y, said=OTHERS):
     "An array of objects as numbers; None becomes NaN."
+    if y.dtype != object: raise ValueError(said)
     try: return y.astype(float)
-    except (TypeError, ValueError): raise ValueError(OTHERS) from None
+    except (TypeError, ValueError): raise ValueError(said) from None
 
 def _name_columns(known):
     "Warn of labels without a known entry."
@@ -50,9 +57,11 @@ def _name_columns(known):
     said = f"y: no entry is known of {len(lost)} labels, columns {names}; they are left out"
     warnings.warn(UnknownColumnsWarning(said), stacklevel=4)
 
+# %% ../nbs/03_metrics.ipynb #98a48b16
 def _scores(p, shape, known, name='p'):
     "Finite scores of the given shape, with −∞ where the label is unknown."
-    p = np.asarray(p)
+    p = _array(p)
+    if p.dtype.kind not in 'biuf': p = _numbers(p, f"{name}: expected real numbers, got {p.dtype}")
     if p.shape != shape: raise ValueError(f"{name}: expected the shape of y, {shape}, got {p.shape}")
     if p.dtype not in (np.float32, np.float64): p = p.astype(float)
     if not np.isfinite(p).all(): raise ValueError(f"{name}: expected finite scores, got NaN or infinity")
@@ -70,7 +79,8 @@ def predict(p, # (N, L) scores
             threshold=.5 # one number, or one for each label, (L,)
     ) -> np.ndarray: # (N, L) predictions, uint8
     "Predict a label where its score is greater than the threshold; `ValueError` for NaN or a wrong shape."
-    p, threshold = np.asarray(p), np.asarray(threshold, float)
+    p, threshold = _array(p), np.asarray(threshold, float)
+    if p.dtype.kind not in 'biuf': p = _numbers(p, f"p: expected real numbers, got {p.dtype}")
     if p.ndim != 2: raise ValueError(f"p: expected shape (N, L), got {p.shape}")
     if threshold.shape not in ((), p.shape[1:]):
         raise ValueError(f"threshold: expected a number or shape {p.shape[1:]}, got shape {threshold.shape}")
@@ -256,6 +266,8 @@ def replicates(y, # (N, L) labels; NaN: unknown
     y, p, known = (_check if metric in ('map', 'lrap') else _check_pred)(y, p)
     if np.ndim(counts) != 2 or np.shape(counts)[1] != len(y):
         raise ValueError(f"counts: expected shape (n, {len(y)}), got {np.shape(counts)}")
+    if not ((counts := np.asarray(counts)) >= 0).all() or not np.isfinite(counts).all():
+        raise ValueError("counts: expected how often each instance is drawn, got NaN or numbers below 0")
     if metric == 'map': return _map_replicates(y, p, counts)
     some = known.any(1)
     if metric == 'lrap': return _ratio(counts, np.where(y.any(1), _average_precision(y, p), 1.)*some, some)
@@ -265,8 +277,9 @@ def replicates(y, # (N, L) labels; NaN: unknown
 # %% ../nbs/03_metrics.ipynb #c3ffd793
 def pack(values # (n,) numbers
     ) -> str: # mean, step and the bytes, as text
-    "Values on resamples in about one character each; `unpack` undoes it up to half a step."
+    "Values on resamples in about one character each; `unpack` undoes it up to half a step. `ValueError` for NaN."
     v = np.asarray(values, float)
+    if not v.size or not np.isfinite(v).all(): raise ValueError(f"values: expected finite numbers, got {values!r:.60}")
     mean, far = v.mean(), np.abs(v - v.mean()).max()
     step = far/127 or 1.
     steps = np.rint((v - mean)/step).clip(-127, 127).astype(np.int8)
@@ -275,10 +288,12 @@ def pack(values # (n,) numbers
 # %% ../nbs/03_metrics.ipynb #6b880231
 def unpack(text # from `pack`, or plain numbers
     ) -> np.ndarray: # (n,)
-    "The values of a record's `replicates`."
+    "The values of a record's `replicates`; `ValueError` for another text."
     if not isinstance(text, str): return np.asarray(text, float)
-    mean, step, data = text.split()
-    return float(mean) + float(step)*np.frombuffer(base64.b64decode(data), np.int8)
+    try:
+        mean, step, data = text.split()
+        return float(mean) + float(step)*np.frombuffer(base64.b64decode(data, validate=True), np.int8)
+    except ValueError: raise ValueError(f"text: expected what `pack` wrote, got {text!r:.60}") from None
 
 # %% ../nbs/03_metrics.ipynb #cfb7dc0e
 def bootstrap(y, # (N, L) labels; NaN: unknown
@@ -315,9 +330,10 @@ def scores(y, # (N, L) labels, 0 or 1; NaN: unknown
                hamming=(t != pred).sum()/known.sum(), map=_average_precision(t.T, ranked.T)[keep].mean(), lrap=lrap,
                ndcg=sk.ndcg_score(*last), coverage_error=sk.coverage_error(*last))
     for name, idx in (buckets or {}).items():
-        if not np.isin(idx, np.arange(t.shape[1])).all():
-            raise ValueError(f"buckets: expected indices of {t.shape[1]} labels in {name!r}, got {list(idx)}")
-        kept = f1[idx][keep[idx]]
+        i = np.asarray(idx)
+        if i.ndim != 1 or i.size and i.dtype.kind not in 'iu' or not np.isin(i, np.arange(t.shape[1])).all():
+            raise ValueError(f"buckets: expected indices of {t.shape[1]} labels in {name!r}, got {idx!r:.60}")
+        kept = f1[i.astype(int)][keep[i.astype(int)]]
         out[f'macro_f1_{name}'] = kept.mean() if len(kept) else None
     with warnings.catch_warnings(action='ignore', category=UnknownColumnsWarning):
         for m in ('micro_f1', 'macro_f1') if n_boot else ():

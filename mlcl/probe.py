@@ -13,6 +13,7 @@ need('study', 'mlcl.probe')
 
 # %% ../nbs/42_probe.ipynb #efbf6292
 import math, torch, numpy as np
+from numbers import Integral
 from dataclasses import dataclass
 from itertools import groupby, product
 from fastcore.basics import patch
@@ -173,18 +174,16 @@ def probe_grid(x, # (N, D) training features, array or tensor
                seed: int = 0, # seed of the initial weights and of the batches
                dtype=torch.float32 # number format of the training
     ) -> Probe: # trained, with its choice made
-    """Train a linear probe for each grid point at once and choose among them on validation data.
-
-    `ValueError` for a bad grid.
-    """
+    "Train a linear probe for each grid point at once; choose on validation data. `ValueError` for a bad grid."
     x = check_features(x, 'x')
     y = check_targets(y, 'y', len(x)).to(x.device)
     x_val = check_features(x_val, 'x_val', x.shape[1]).to(x.device)
     y_val = check_targets(y_val, 'y_val', len(x_val), y.shape[1]).to(x.device)
     for name, v in dict(epochs=epochs, heads=heads, batch_size=batch_size, grid=len(grid)).items():
+        if not isinstance(v, Integral): raise ValueError(f'{name}: expected a whole number, got {v!r}')
         if v < 1: raise ValueError(f'{name}: expected at least 1, got {v}')
-    if any(len(g) != 2 or g[0] <= 0 or g[1] < 0 for g in grid):
-        raise ValueError(f'grid: expected pairs (lr > 0, wd >= 0), got {grid}')
+    bad = [g for g in grid if len(g) != 2 or not (0 < g[0] < math.inf and 0 <= g[1] < math.inf)]
+    if bad: raise ValueError(f'grid: expected pairs (lr > 0, wd >= 0), got {grid}')
     res = Probe([tuple(g) for g in grid], torch.empty(0, dtype=dtype), *scaling(x))
     start, order = start_heads(y.shape[1], x.shape[1], heads, seed), batch_order(len(x), epochs, seed)
     res.weight = train_heads(res.features(x), y, start, order, res.grid, batch_size)
@@ -249,16 +248,17 @@ def read_out(outputs: dict, # split → dict of features (n, D), own (n, L), pro
     ) -> dict: # name of the readout → `Readout`
     """Read a trained encoder in every way that applies; every choice is made on validation data.
 
-    `ValueError` for missing splits or an unknown kind.
+    `ValueError` for missing splits, or an unknown loss or kind.
     """
     if not {'train', 'val'} <= set(outputs):
         raise ValueError(f"outputs: expected the splits 'train' and 'val', got {list(outputs)}")
     if set(outputs) - set(ys): raise ValueError(f'ys: expected labels for the splits {list(outputs)}, got {list(ys)}')
+    if loss_name not in LOSSES: raise ValueError(f"loss_name: expected one of {', '.join(LOSSES)}, got {loss_name!r}")
     if kind not in ('grid', 'linear', 'both'):
         raise ValueError(f"kind: expected 'grid', 'linear' or 'both', got {kind!r}")
     own, proto, y_val = _column(outputs, ys, 'own'), _column(outputs, ys, 'proto'), np.asarray(ys['val'])
     res = {}
-    if own and getattr(LOSSES.get(loss_name), 'fixed_threshold', True): res['own@.5'] = thresholded(own, y_val, 0.)
+    if own and getattr(LOSSES[loss_name], 'fixed_threshold', True): res['own@.5'] = thresholded(own, y_val, 0.)
     if kind != 'linear':
         if own: res['own@tuned'] = thresholded(own, y_val, tune_threshold(y_val, own['val']))
         res |= _probes(outputs, ys, grid=grid, epochs=epochs, heads=heads, batch_size=batch_size, seed=seed)

@@ -202,7 +202,7 @@ BROKEN = (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError, Re
 
 def _parts(path):
     "Tensors and unchecked facts of a file, or of a folder with the two as files."
-    file = path if path.suffix == '.safetensors' else path/'model.safetensors'
+    file = path if path.suffix.lower() == '.safetensors' else path/'model.safetensors'
     with safe_open(file, 'pt') as f:
         facts = (f.metadata() or {}).get('mlcl')
         if facts is None: facts = (path/'model.json').read_text()

@@ -9,6 +9,7 @@ __all__ = ['LOSSES', 'WregLoss', 'AsymmetricOneLoss', 'make_loss']
 import inspect, reprlib
 import torch
 from torch import nn
+from .checks import check_count
 from .contrast import Block, ContrastiveLoss, NoPositivesWarning, contrast
 from .bce import BCELoss, WeightedLoss
 from .focal import AsymmetricLoss, FocalLoss
@@ -81,7 +82,9 @@ def make_loss(name: str, # a name in `LOSSES`
               **settings # settings of the loss: temperature, alpha, beta …
     ) -> nn.Module: # the loss; `.route` says whether it takes 'logits' or 'embeddings'
     "Make a loss by name; `ValueError` for an unknown name or setting, or if what the loss needs is missing."
-    if name not in LOSSES: raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
+    if not isinstance(name, str) or name not in LOSSES:
+        raise ValueError(f"name: expected one of {', '.join(LOSSES)}, got {name!r}")
+    check_count(n_labels, 'n_labels')
     if label_counts is not None and (not hasattr(label_counts, '__len__') or len(label_counts) != n_labels):
         got = reprlib.repr(label_counts)
         raise ValueError(f"label_counts: expected a number for each of {n_labels} labels, got {got}")

@@ -28,7 +28,8 @@ class LogitLoss(nn.Module):
         where the loss takes them. 0 with a warning where nothing is known. Raises ValueError, which names the argument,
         for shapes that do not fit, other labels, and NaN or infinite logits.
         """
-        with torch.autocast(logits.device.type if isinstance(logits, Tensor) else 'cpu', enabled=False):
+        real = isinstance(logits, Tensor) and not logits.is_meta
+        with torch.autocast(logits.device.type if real else 'cpu', enabled=False):
             return self.compute(*check_logits(logits, labels, self.unknown))
 
 # %% ../../nbs/10_bce.ipynb #4c3b14af
@@ -96,6 +97,7 @@ class WeightedLoss(EntryLoss):
                 ):
         super().__init__()
         self.reduction = check_choice(reduction, 'reduction', REDUCTIONS)
+        if check_range(clip, 'clip') < 1: raise ValueError(f"clip: expected a number >= 1, got {clip!r}")
         if pos_weight is not None: self.pos_weight = label_weights(pos_weight, clip, label_counts, n_instances)
 
 # %% ../../nbs/10_bce.ipynb #df169f61

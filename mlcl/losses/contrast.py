@@ -14,7 +14,8 @@ from typing import NamedTuple, Union
 import torch
 from torch import nn, Tensor
 from ..labels import LabelSets, as_sets, compact
-from .checks import check_embeddings, check_labels, check_number, check_product, check_tile, common_width
+from .checks import check_embeddings, check_labels, check_product, check_temperature, check_tile
+from .checks import common_width
 from .tiles import LN2, Anchors, How, Job, Tiled
 
 # %% ../../nbs/20_contrast.ipynb #1f82ddd7
@@ -234,7 +235,7 @@ class ContrastiveLoss(LossForm):
                  product: torch.dtype = None # torch.bfloat16: faster products on a GPU, less exact, for τ >= 0.05
                 ):
         super().__init__()
-        self.temperature, self.tile = check_number(temperature, 'temperature'), check_tile(tile)
+        self.temperature, self.tile = check_temperature(temperature), check_tile(tile)
         self.product = check_product(product, temperature)
     how = property(lambda self: How(self.temperature, self.drop_repulsion, self.apart, self.tile, self.product))
     def extra_repr(self): return f"temperature={self.temperature:g}"

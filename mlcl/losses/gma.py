@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np, torch
 import torch.nn.functional as F
 from ..labels import as_sets
-from .checks import check_cooccurrence, check_number
+from .checks import check_cooccurrence, check_number, check_temperature
 from .contrast import ContrastiveLoss, place
 from .softjac import exponent, soft_rows
 
@@ -45,7 +45,7 @@ class GMALoss(ContrastiveLoss):
                  tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
-        self.t, self.lam = check_number(t, 't'), check_number(lam, 'lam', positive=False)
+        self.t, self.lam = check_temperature(t, 't'), check_number(lam, 'lam', positive=False)
         if not 0 <= self.lam <= 1: raise ValueError(f"lam: expected a number in [0, 1], got {lam!r}")
         both, self.n_instances = check_cooccurrence(labels, cooccurrence, label_counts, n_instances)
         self.register_buffer('cooccurrence', both, persistent=False)

@@ -10,7 +10,7 @@ import math
 from functools import reduce
 import torch
 from ..labels import jaccard, sizes
-from .checks import check_number
+from .checks import check_temperature
 from .contrast import ContrastiveLoss, drop_self
 
 # %% ../../nbs/33_softjac.ipynb #d13f06d1
@@ -47,7 +47,7 @@ class SoftJaccardLoss(ContrastiveLoss):
                  tile: int = None, product: torch.dtype = None # see `forward`
                 ):
         super().__init__(temperature, tile, product)
-        self.t = check_number(t, 't')
+        self.t = check_temperature(t, 't')
     def weight(self, labels, refs, me):
         return soft_rows([jaccard(labels, r).mul_(exponent(self.t)) for r in refs], labels, me, self.t)
     def extra_repr(self): return f"{super().extra_repr()}, t={self.t:g}"

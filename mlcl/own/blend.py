@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from ..data import Dataset, take
 from ..losses import LOSSES
 from ..metrics import tune_threshold
-from .baselines import BASELINES, BaselineClassifier, Predicts, Simple
+from .baselines import BASELINES, BaselineClassifier, Predicts, Simple, baselines_for
 from .baselines import format_of, from_file, outcome, is_baseline, load_baseline, platt, read_scores, records_from
 from .choices import COUNTED, known_thresholds, label_thresholds
 from .estimator import MultiLabelClassifier
@@ -75,14 +75,20 @@ class Blend(Predicts):
             return MultiLabelClassifier(n, **self.options | more)
         return [one(n) for n in names_in(self.name)]
 
-    def _odds(self, X): return [log_odds(m.predict_proba(X)) for m in self.models_]
+    def _odds(self, X):
+        if not hasattr(self, 'models_'): self._fitted()
+        return [log_odds(m.predict_proba(X)) for m in self.models_]
     def predict_proba(self, X): return blended(self._odds(X), self.curves_) # (n, L)
 
 # %% ../../nbs/07_blend.ipynb #07a00018
 @patch
 def fit_dataset(self: Blend, ds: Dataset):
     "Train the models; fit their sigmoids, and choose the thresholds, on the validation split."
-    self.models_, y = [m.fit_dataset(ds) for m in self._made(False)], ds.y[ds.splits['val']]
+    made = self._made(False)
+    known = baselines_for(ds)
+    if bad := [m.name for m in made if isinstance(m, BaselineClassifier) and m.name not in known]:
+        raise ValueError(f"loss: expected baselines among {', '.join(known)} for {ds.kind} data, got {bad[0]}")
+    self.models_, y = [m.fit_dataset(ds) for m in made], ds.y[ds.splits['val']]
     held = self._odds(take(ds.x, ds.splits['val']))
     self.curves_ = [platt(y, s) for s in held]
     tune = {'label': label_thresholds, 'global': tune_threshold, .5: lambda y, p: .5}[self.thresholds]
@@ -104,7 +110,9 @@ def _bytes(model):
 def save(self: Blend, path # a file that ends in .safetensors
     ):
     "Models, sigmoids and thresholds in one file."
+    self._fitted()
     path = check_output(path, ('.safetensors',), 'path')
+    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f'model{k}': _bytes(m) for k, m in enumerate(self.models_)}
     facts = dict(format=BLEND, name=self.name, columns=self.columns_, refit=self.refit, thresholds=self.thresholds)
     save_file(tensors | dict(curves=np.array(self.curves_), thresholds=self.thresholds_), path,

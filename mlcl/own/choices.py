@@ -180,7 +180,8 @@ def choose_readout(outputs: dict, # split → outputs of a trained network, as f
     best, n_labels = found[name], np.shape(ys['val'])[1]
     if thresholds == .5: return name, best.probe, np.full(n_labels, .5)
     probe = solved(outputs, ys, best.info['strength']) if name.startswith('linear') else None
-    return name, probe, np.full(n_labels, expit(best.threshold))
+    cut = expit(np.full(n_labels, best.threshold, float))
+    return name, probe, np.minimum(cut, np.nextafter(1., 0.)) # a threshold of 1 would never be exceeded
 
 # %% ../../nbs/67_choices.ipynb #778c8a7f
 def enough(history: list, # rows with epoch and val_macro_f1, as in `Trained.history`

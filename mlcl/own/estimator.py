@@ -61,6 +61,7 @@ class _Instances:
         if kind == 'image': return X if isinstance(X, (Files, np.ndarray)) else list(X)
         if isinstance(X, pd.DataFrame): X = _numbers(X)
         least = 4 if reset else 1
+        if isinstance(X, np.ma.MaskedArray): X = dense(X)
         x = validate_data(self, X, dtype=np.float32, reset=reset, accept_sparse=SPARSE, ensure_min_samples=least)
         return np.ascontiguousarray(dense(x))
 
@@ -142,6 +143,12 @@ class _Parts:
         return parts
 
 # %% ../../nbs/83_estimator.ipynb #c9be2779
+def readable(loss: str, known) -> list:
+    "Those readouts that a loss has: a head of its own, with a threshold of its own or with none."
+    head = LOSSES[loss].route == 'logits'
+    own = {'own@.5': head and LOSSES[loss].fixed_threshold}
+    return [k for k in known if own.get(k, head or not k.startswith('own'))]
+
 TYPES = dict(loss=str, encoder=str, settings=dict, readout=str, unknown=str, sep=str)
 
 class _Params:
@@ -159,6 +166,8 @@ class _Params:
             raise ValueError(f"readout: expected one of {', '.join(known)}, got {self.readout!r}")
         if self.refit and self.readout != 'own@.5' and known_thresholds(self.thresholds) == .5:
             raise ValueError("refit: expected thresholds 'label' or 'global', or the readout own@.5")
+        if self.readout not in (None, *(some := readable(self.loss, known))):
+            raise ValueError(f"readout: expected one of {', '.join(some)} for {self.loss}, got {self.readout!r}")
         for k in ('finetune', 'refit'): check_flag(getattr(self, k), k)
         for k in ('epochs', 'batch_size'): whole(k, getattr(self, k))
         positive('lr', self.lr)
@@ -222,7 +231,7 @@ class _Predict:
         if rows: x = np.pad(x, ((0, -n % 512), (0, 0))) # so that a row's result does not depend on the other rows
         f = self.trained_.predict(x)['features' if self.probe_ else 'own']
         parts = np.split(f, range(512, len(f), 512))
-        return np.concatenate([self.probe_.proba(b, 0) if self.probe_ else expit(b) for b in parts])[:n]
+        return np.concatenate([self.probe_.proba(b, 0) if self.probe_ else expit(b.astype(float)) for b in parts])[:n]
 
     def decision_function(self, X) -> np.ndarray: # (n, L)
         "Probability minus threshold: positive where the label is predicted."
@@ -245,8 +254,10 @@ class _Score:
         aligned(X, y)
         Y, beside = self._labels(y)
         check_consistent_length(Y, self._instances(X))
-        P = self.predict(X)
-        P[beside] = 1 - np.nan_to_num(Y[beside]) # a label unknown to the model makes the whole set wrong
+        P, gaps = self.predict(X), Y != Y
+        count_unknown(np.asarray(Y), self.unknown) # as in `fit`
+        Y = np.where(gaps, P if self.unknown == 'mask' else 0, Y).astype(int) # what is unknown cannot be wrong
+        P[beside] = 1 - Y[beside] # a label unknown to the model makes the whole set wrong
         return float(accuracy_score(Y, P, sample_weight=sample_weight))
 
 # %% ../../nbs/83_estimator.ipynb #648ce85b

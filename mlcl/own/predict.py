@@ -85,7 +85,7 @@ def _table(model, kept, ids, p, wide):
 # %% ../../nbs/89_predict.ipynb #e4e528f1
 def _model(model, path):
     "A model, or the one in a file; `ValueError` if model and data are swapped."
-    if Path(path).suffix == '.safetensors':
+    if Path(path).suffix.lower() == '.safetensors':
         raise ValueError(f'data: expected a table or pictures, got the model {path}; first the model, then the data')
     return model if isinstance(model, (MultiLabelClassifier, BaselineClassifier, Blend)) else load_model(model)
 

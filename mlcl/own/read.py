@@ -14,7 +14,7 @@ from ..data import Dataset, digest, facts
 from ..data import split as stratify
 from .cells import cell_text, cell_sets, count_unknown, is_binary, label_matrix, is_missing, zero_one
 from .instances import aligned, dense, instances, kind_of, table_of, texts
-from .options import shown, whole
+from .options import check_seed, shown, whole
 from .pictures import Files, check_images
 from .tables import column_numbers, columns, read_arrays, unnamed
 
@@ -131,6 +131,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     ) -> Dataset: # `info` holds `notices`, the `columns` that were read, and whether splits were `given`
     "Read a data set, check it and split it; `ValueError` for what makes no sense, `FileNotFoundError` for no file."
     min_count, names, part, used, said = whole('min_count', min_count, 0), None, None, {}, []
+    check_seed(seed)
     asked = dict(text=text, images=images, features=features, labels=labels, split=split, sep=sep, encoding=encoding)
     archive = _applies(data, asked)
     if isinstance(data, tuple): name, (x, y) = 'data', _pair(data)

@@ -15,6 +15,7 @@ from ..encoders import ENCODERS, Backbone, HuggingFace, input_scaling, make_enco
 from ..encoders import weights_sha256, without_downloads
 from ..encoders.images import Squares
 from .choices import choose_settings, pretrained
+from .instances import dense, texts
 
 # %% ../../nbs/79_views.ipynb #fdbb2706
 class View:
@@ -43,7 +44,7 @@ class Ngrams(View):
         self.tfidf = self._made(min_df=2 if len(x) > 100 else 1, max_features=size).fit(x)
         return self
 
-    def __call__(self, x): return self.tfidf.transform(x)
+    def __call__(self, x): return self.tfidf.transform(texts(x))
     def state(self): return dict(vocabulary=self.tfidf.get_feature_names_out().tolist(), idf=self.tfidf.idf_.tolist())
 
 # %% ../../nbs/79_views.ipynb #7305dc85
@@ -56,7 +57,10 @@ class Numbers(View):
         return self
 
     def __call__(self, x):
-        x = np.asarray(x, np.float32)
+        x = np.asarray(dense(x), np.float32)
+        if x.shape[1:] != (want := np.shape(self.shift)):
+            raise ValueError(f'X: expected rows of {want[0]} features, as in training, got shape {x.shape}')
+        if not np.isfinite(x).all(): raise ValueError('X: expected finite numbers, got NaN or infinity')
         if self.mode == 'dense': return (x - self.shift)*self.factor
         return normalize(x*self.shift)*self.factor
     def state(self):

@@ -11,6 +11,7 @@ __all__ = ['SETTINGS', 'HOW', 'LIBS', 'VISION', 'TEXT', 'USED', 'DECIDES', 'plai
 import hashlib, inspect, json, math, platform, subprocess, sys
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
+from numbers import Integral, Real
 from pathlib import Path
 import numpy as np
 
@@ -130,13 +131,46 @@ def _short(res, newer):
     return res
 
 # %% ../../nbs/60_experiment.ipynb #7cb73ab1
+def _number(name, v, least=0, none=False):
+    if none and v is None: return
+    if isinstance(v, bool) or not isinstance(v, int) or v < least:
+        raise ValueError(f'settings.{name}: expected a whole number of at least {least}, got {v!r}')
+
+# %% ../../nbs/60_experiment.ipynb #7cb73ab2
+def _check(s):
+    "`ValueError` for what would fail only after the training."
+    from mlcl.learner import DEFAULTS, complete
+    complete({k: s[k] for k in DEFAULTS})
+    kept = s['checkpoints']
+    if not isinstance(kept, list) or not kept or len({*map(str, kept)}) < len(kept):
+        raise ValueError(f"settings.checkpoints: expected 'last', 'best' or both in a list, got {kept!r}")
+    for c in kept: one_of('settings.checkpoints', c, ['last', 'best'])
+    for k in ('bootstrap', 'finetune'): _number(k, s[k])
+    for k in ('epochs', 'heads', 'batch_size'): _number(f'probe.{k}', s['probe'][k], 1)
+    for k, least in dict(most=1, resplit=0).items(): _number(f'data.{k}', s['data'].get(k), least, none=True)
+    for g in s['probe']['grid'] or [()]:
+        if len(g) != 2 or not (0 < g[0] < math.inf and 0 <= g[1] < math.inf):
+            raise ValueError(f"settings.probe.grid: expected pairs (lr > 0, wd >= 0), got {s['probe']['grid']!r}")
+
+@cache
+def _check_loss(name, settings):
+    "`ValueError` for settings that the loss does not take; a list of one number a label is not looked at."
+    import torch
+    from mlcl.losses import make_loss
+    some = {k: v for k, v in json.loads(settings).items() if not isinstance(v, list) and v is not None}
+    with torch.random.fork_rng(devices=[]):
+        try: make_loss(name, 4, 3, [1]*4, 4, torch.eye(4), **some)
+        except ValueError as e: raise ValueError(f'settings.loss.{e}') from None
+
+# %% ../../nbs/60_experiment.ipynb #7cb73ab3
 def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict:
     "`settings` with every default spelled out; unknown names raise `ValueError` with the choices."
     from mlcl.learner import DEFAULTS
     known, newer = _known(dataset, encoder, loss)
     res = _filled('settings', plain(settings), {**DEFAULTS, **SETTINGS, 'finetune': 0})
     res |= {k: _filled(f'settings.{k}', res[k], v) for k, v in known.items()}
-    for c in res['checkpoints']: one_of('settings.checkpoints', c, ['last', 'best'])
+    _check(res)
+    _check_loss(loss, json.dumps(plain(res['loss'])))
     return plain(_short(res, newer))
 
 # %% ../../nbs/60_experiment.ipynb #38fce076
@@ -151,8 +185,11 @@ class Experiment:
     seed: int = 0 # seed of weights, batches and subset
 
     def __post_init__(self):
-        if not 0 < self.fraction <= 1: raise ValueError(f'fraction: expected a number in (0, 1], got {self.fraction!r}')
-        if int(self.seed) != self.seed: raise ValueError(f'seed: expected a whole number, got {self.seed!r}')
+        f, s = self.fraction, self.seed
+        if isinstance(f, bool) or not isinstance(f, Real) or not 0 < f <= 1:
+            raise ValueError(f'fraction: expected a number in (0, 1], got {f!r}')
+        if isinstance(s, bool) or not isinstance(s, Integral) or not 0 <= s < 2**32:
+            raise ValueError(f'seed: expected a whole number from 0 to 2**32 - 1, got {s!r}')
         full = full_settings(self.dataset, self.encoder, self.loss, self.settings)
         object.__setattr__(self, 'settings', full)
 

@@ -181,17 +181,33 @@ def scores_file(run: str # `Experiment.id`
     return results_dir()/'scores'/f'{run}.parquet'
 
 # %% ../../nbs/61_run.ipynb #52982115
+def _fits_half(d, far=2**-10):
+    "Does half precision keep these distances, up to a thousandth of the largest?"
+    with np.errstate(over='ignore'): back = d.astype(np.float16).astype(d.dtype)
+    return bool((np.abs(back - d) <= far*np.abs(d).max(initial=0)).all())
+
+def _check_scores(key, p, y):
+    if y is None or np.shape(p) != np.shape(y):
+        raise ValueError(f'kept: expected scores {key} of the shape of their labels, got {np.shape(p)}')
+    if not np.isfinite(p).all(): raise ValueError(f'kept: expected finite scores, got NaN or infinity in {key}')
+
+# %% ../../nbs/61_run.ipynb #52982116
 def save_scores(run: str, # `Experiment.id`
                 kept: dict, # (name, checkpoint, split) → (N, L) scores
                 ys: dict # split → (N, L) labels
     ) -> Path: # the file, written at once or not at all
-    "Keep scores and labels as float16, as distances from a common centre, in a compressed Parquet file."
+    """Keep scores and labels as distances from a common centre, in a compressed Parquet file.
+
+    They are float16 where all scores fit, else float32. `ValueError` for NaN, or scores without labels of that shape.
+    """
     import pyarrow as pa, pyarrow.parquet as pq
     parts = {('labels', '', s): y for s, y in ys.items() if s != 'train'} | kept
+    for k, p in kept.items(): _check_scores(k, p, parts.get(('labels', '', k[2])))
     centers = {k: 0. if k[0] == 'labels' else float(np.median(p)) for k, p in parts.items()}
+    fine = all(_fits_half(p - centers[k]) for k, p in kept.items())
     rows, columns = [len(p) for p in parts.values()], (*zip(*parts), (*centers.values(),))
     table = {n: np.repeat(np.array(v), rows) for n, v in zip(('score', 'checkpoint', 'split', 'center'), columns)}
-    flat = np.concatenate([(p - centers[k]).astype(np.float16) for k, p in parts.items()])
+    flat = np.concatenate([(p - centers[k]).astype(np.float16 if fine else np.float32) for k, p in parts.items()])
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     path = scores_file(run)
     tmp = path.with_suffix(f'.{os.getpid()}')
@@ -226,7 +242,10 @@ def reread(run: str, # `Experiment.id`
     from mlcl.metrics import scores
     held = stored_scores(run)
     one_of('name', name, sorted({k[0] for k in held} - {'labels'}))
-    if (name, checkpoint, 'test') not in held: checkpoint = 'last' # the best epoch was the last one
+    one_of('checkpoint', checkpoint, ['last', 'best'])
+    there = [c for c in (checkpoint, 'last', 'best') if (name, c, 'test') in held] # where the best epoch is the last,
+    if not there: raise ValueError(f'run: expected scores of test data, got none from {run}, a search') # one is kept
+    checkpoint = there[0]
     y, p = ({s: held[n, c, s] for s in ('val', 'test')} for n, c in (('labels', ''), (name, checkpoint)))
     return scores(y['test'], p['test'], tune(y['val'], p['val']))
 

@@ -157,10 +157,40 @@ def check(self: Store):
     "OSError unless the store can be written, ValueError if it is damaged: raised before any work is done."
     with self._write(): pass
     if self.published.exists():
-        try: pq.read_schema(self.published)
-        except pa.ArrowInvalid as e: raise ValueError(f'{self.published}: damaged ({e}). Restore it') from None
+        self._schema()
 
 # %% ../../nbs/62_store.ipynb #f1d01060
+@patch
+def _table(self: Store, **how):
+    "The published file, or some of it."
+    try: return pq.read_table(self.published, **how)
+    except (pa.ArrowInvalid, OSError) as e: raise ValueError(f'{self.published}: damaged ({e}). Restore it') from None
+
+@patch
+def _schema(self: Store):
+    "The names of its columns."
+    try: return pq.read_schema(self.published).names
+    except (pa.ArrowInvalid, OSError) as e: raise ValueError(f'{self.published}: damaged ({e}). Restore it') from None
+
+@patch
+def _stamp(self: Store):
+    "Changes whenever something is published."
+    try: st = self.published.stat()
+    except FileNotFoundError: return None
+    return st.st_ino, st.st_size, st.st_mtime_ns
+
+@patch
+def _steady(self: Store, read):
+    "What `read` gives; once more if something was published meanwhile, for it may have seen half of either file."
+    while True:
+        stamp = self._stamp()
+        try: res = read()
+        except ValueError:
+            if stamp == self._stamp(): raise
+        else:
+            if stamp == self._stamp(): return res
+
+# %% ../../nbs/62_store.ipynb #f1d01061
 @patch
 def _has(self: Store, db, run):
     held = db.execute('select 1 from records where run = ? and not failed limit 1', (run,)).fetchone()
@@ -169,16 +199,16 @@ def _has(self: Store, db, run):
 @patch
 def _runs(self: Store):
     "Published runs; the file is read again when it has changed."
-    if not self.published.exists(): return set()
-    st = self.published.stat()
-    if getattr(self, '_held', (None,))[0] != (stamp := (st.st_ino, st.st_size, st.st_mtime_ns)):
-        self._held = stamp, set(pq.read_table(self.published, columns=['run'])['run'].unique().to_pylist())
+    if (stamp := self._stamp()) is None: return set()
+    if getattr(self, '_held', (None,))[0] != stamp:
+        self._held = stamp, set(self._table(columns=['run'])['run'].unique().to_pylist())
     return self._held[1]
 
 @patch
 def append(self: Store, records: list[dict] # all records of one run
     ) -> bool: # False where the store holds the run already
     "Write all records of one run in one transaction, unless they are there."
+    if not records: raise ValueError('records: expected all records of a run, got none')
     run, n = records[0]['run'], len(records)
     if any((r['run'], r['of']) != (run, n) for r in records):
         raise ValueError(f'records: expected all of run {run}, got {n} of {records[0]["of"]}')
@@ -191,13 +221,17 @@ def append(self: Store, records: list[dict] # all records of one run
 
 # %% ../../nbs/62_store.ipynb #0ae792b5
 def _asked(filters):
-    return {k: list(v) if isinstance(v, (list, tuple, set, range)) else [v] for k, v in filters.items()}
+    some = {k: list(v) if isinstance(v, (list, tuple, set, range)) else [v] for k, v in filters.items()}
+    for k, vs in some.items():
+        if bad := [v for v in vs if not isinstance(v, (str, int, float))]:
+            raise ValueError(f'{k}: expected a text, a number or several, got {bad[0]!r:.60}')
+    return some
 
 @patch
 def _words(self: Store):
     "What the published records have: 'seed', 'metrics.map', …"
     if not self.published.exists(): return set()
-    kinds = pq.read_table(self.published, columns=['fields'])['fields'].unique().to_pylist()
+    kinds = self._table(columns=['fields'])['fields'].unique().to_pylist()
     return {w.removesuffix('{}') for k in kinds for w in k.split(' ')}
 
 @patch
@@ -209,10 +243,10 @@ def _columns(self: Store, fields):
 @patch
 def _from_parquet(self: Store, fields, some):
     if not self.published.exists(): return []
-    known = set(pq.read_schema(self.published).names)
+    known = set(self._schema())
     if not known >= some.keys(): return []
     tests = [(k, 'in', v) for k, v in some.items()]
-    return from_table(pq.read_table(self.published, columns=self._columns(fields), filters=tests or None))
+    return from_table(self._table(columns=self._columns(fields), filters=tests or None))
 
 # %% ../../nbs/62_store.ipynb #80e8f307
 @patch
@@ -238,7 +272,7 @@ def _from_sqlite(self: Store, fields, some, failed='0'):
 @patch
 def fields(self: Store) -> set:
     "The names of all fields that any record has."
-    names = {w.partition('.')[0] for w in self._words()}
+    names = {w.partition('.')[0] for w in self._steady(self._words)}
     return names | {k for k, in self._ask('select distinct key from records, json_each(record)')}
 
 @patch
@@ -249,7 +283,7 @@ def records(self: Store,
     "Records whose fields have these values."
     some = _asked(filters)
     if not all(some.values()): return [] # one of no values
-    res = self._from_parquet(fields, some) + self._from_sqlite(fields, some)
+    res = self._steady(lambda: self._from_parquet(fields, some) + self._from_sqlite(fields, some))
     if not res and some and (known := self.fields()):
         for k in some: one_of('field', k, known)
     return res
@@ -258,13 +292,13 @@ def records(self: Store,
 @patch
 def read(self: Store, fields=None) -> list[dict]:
     "All records, those of failures too, in the order in which they were written."
-    return self._from_parquet(fields, {}) + self._from_sqlite(fields, {}, '0, 1')
+    return self._steady(lambda: self._from_parquet(fields, {}) + self._from_sqlite(fields, {}, '0, 1'))
 
 @patch
 def has(self: Store, run: str # `Experiment.id`
     ) -> bool:
     "Whether the store holds the results of a run (a failure is none)."
-    return run in self._runs() or bool(self._from_sqlite(['run'], dict(run=[run])))
+    return self._steady(lambda: run in self._runs() or bool(self._from_sqlite(['run'], dict(run=[run]))))
 
 @patch
 def failed(self: Store) -> dict: # run → its last error record

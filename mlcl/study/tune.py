@@ -117,7 +117,8 @@ def every_try(store: Store) -> dict: # (data set, loss) → run → (settings, v
     for r in store.read(['run', 'dataset', 'loss', 'settings', 'readout', 'metrics', 'error']):
         if 'error' not in r and r['readout'] != 'probe1': continue
         value = None if 'error' in r else r['metrics']['macro_f1']
-        res.setdefault((r['dataset'], r['loss']), {})[r['run']] = r['settings'], value
+        of = res.setdefault((r['dataset'], r['loss']), {})
+        if value is not None or r['run'] not in of: of[r['run']] = r['settings'], value # a failure undoes no success
     return res
 
 def tries(store: Store, dataset: str, loss: str) -> dict: # run → (settings, validation Macro-F1; None for a failure)
