@@ -273,13 +273,13 @@ def interval(r) -> str:
 def in_words(d: pd.DataFrame, # from `decide`
              sets: bool = False # name the data sets as well?
     ) -> str: # a table in Markdown
-    "The ledger as a table of text; primary claims in bold."
+    "The ledger as a table of text; primary claims in bold, and the sets named unless they are all of more than nine."
     def behind(r):
         if not r.n_sets: return '–'
-        return f'{r.n_sets} set{"s"*int(r.n_sets > 1)}, ≥ {r.n_seeds} seeds' + f', {r.n_records} records: {r.sets}'*sets
+        named = f', {r.n_records} records: {"all" if r.n_sets == max(10, *d.n_sets) else r.sets}'
+        return f'{r.n_sets} set{"s"*int(r.n_sets > 1)}, ≥ {r.n_seeds} seeds' + named*sets
     def line(r):
-        name = f'**{r.Index}**' if r.primary else r.Index
-        cells = name, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r), r.verdict, r.as_published
+        cells = f'**{r.Index}**' if r.primary else r.Index, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r), r.verdict, r.as_published
         return f"| {' | '.join(cells)} |"
     widths = '|--|------|----|--|-----|---|---|' if sets else '|--|------|----|--|---|---|---|'
     head = '| | claim | effect | p | evidence | verdict | as published |'
