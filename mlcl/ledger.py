@@ -279,11 +279,11 @@ def in_words(d: pd.DataFrame, # from `decide`
         named = f', {r.n_records} records: {"all" if r.n_sets == max(10, *d.n_sets) else r.sets}'
         return f'{r.n_sets} set{"s"*int(r.n_sets > 1)}, ≥ {r.n_seeds} seeds' + named*sets
     def line(r):
-        cells = f'**{r.Index}**' if r.primary else r.Index, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r), r.verdict, r.as_published
+        cells = (f'**{r.Index}**' if r.primary else r.Index, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r),
+                 r.verdict, r.as_published)
         return f"| {' | '.join(cells)} |"
-    widths = '|--|------|----|--|-----|---|---|' if sets else '|--|------|----|--|---|---|---|'
-    head = '| | claim | effect | p | evidence | verdict | as published |'
-    return '\n'.join([head, widths, *map(line, d.itertuples())])
+    head = '| | claim | effect | p | evidence | verdict | as published |\n|--|------|----|--|---' + '--'*sets + '|---|---|'
+    return '\n'.join([head, *map(line, d.itertuples())])
 def standing(d: pd.DataFrame # from `decide`
     ) -> dict: # each of the four verdicts → ids of claims
     "Where each claim stands."
