@@ -282,8 +282,8 @@ def in_words(d: pd.DataFrame, # from `decide`
         cells = (f'**{r.Index}**' if r.primary else r.Index, r.claim, interval(r._asdict()), f'{r.p:.2g}', behind(r),
                  r.verdict, r.as_published)
         return f"| {' | '.join(cells)} |"
-    head = '| | claim | effect | p | evidence | verdict | as published |\n|--|------|----|--|---' + '--'*sets + '|---|---|'
-    return '\n'.join([head, *map(line, d.itertuples())])
+    rule = f"|--|------|----|--|{'---' + '--'*sets}|---|---|"
+    return '\n'.join(['| | claim | effect | p | evidence | verdict | as published |', rule, *map(line, d.itertuples())])
 def standing(d: pd.DataFrame # from `decide`
     ) -> dict: # each of the four verdicts → ids of claims
     "Where each claim stands."
