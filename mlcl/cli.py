@@ -271,7 +271,7 @@ def _click(p, first, said):
     default = f'; default: {p.default}' if p.default not in (p.empty, None, False, '') and 'default' not in said else ''
     name, said, flag = p.name.replace('_', '-'), said.replace('\n', ' '), dict(is_flag=True, default=None)
     if kind is bool and p.default is True:
-        return click.Option([f'--no-{name}', p.name], help=f'do not: {said}', flag_value=False, **flag)
+        return click.Option([f'--no-{name}', p.name], help=f'do not {said}', flag_value=False, **flag)
     option = flag if kind is bool else dict(type=typed, metavar=p.name.split('_')[-1].upper())
     return click.Option([f'--{name}'], help=said + default, **option)
 
@@ -344,7 +344,8 @@ def main(args: list = None # default: the words of the command line
         raise SystemExit(e.exit_code) from None
     except BrokenPipeError: return 141
     except KeyboardInterrupt:
-        print('\nmlcl: stopped; what is done is kept, and the same command goes on', file=sys.stderr)
+        kept = '; what is done is kept, and the same command goes on'*({*args[:1]} <= {'compare', 'study'})
+        print(f'\nmlcl: stopped{kept}', file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, ImportError, RuntimeError) as e:
         known = not isinstance(e, RuntimeError) or type(e).__name__ == 'TrainingFailed'

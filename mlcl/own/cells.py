@@ -122,7 +122,7 @@ def _kept(n, rows, min_count):
         raise ValueError(f'labels: {once:,} of {len(n):,} different ones occur only once in {rows:,} rows: identifiers,'
                          ' or free text? If not, min_count=5 keeps those with 5 instances')
     if sum(n[l] > 0 for l in kept) < 2:
-        some = ', '.join(str(l)[:30] for l in list(n)[:3])
+        some = ', '.join(str(l)[:30] for l in list(n)[:3]) + ' …'*(len(n) > 3)
         raise ValueError(f'labels: expected at least 2 with {max(min_count, 1)} instances,'
                          f' got {len(n)} in all ({some}); if a cell holds several, `sep` says what separates them')
     afford(9*rows*len(kept), f'{rows:,} instances × {len(kept):,} labels', 'leave out rare labels: `min_count`')

@@ -303,7 +303,7 @@ def compare(data, # what `read` takes, or a `Dataset`
             out=None, # folder for report.html, report.json and the records; default: compare-NAME
             time_budget: float = None, # minutes for all: features, baselines, training and the report
             jobs: int = 1, # processes; 1 trains in this one
-            encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
+            encoder: str = None, # such as hf:NAME, hf:NAME:frozen or tv:resnet18:frozen; default: by kind of data
             finetune: bool = False, # train all of a pretrained network
             epochs: int = None, # passes over the training data; default: by size
             lr: float = None, # highest learning rate; default: by encoder

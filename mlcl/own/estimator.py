@@ -307,16 +307,16 @@ class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
     "A multi-label classifier for features, texts or pictures, by scikit-learn's conventions."
     def __init__(self,
                  loss: str = DEFAULT_LOSS, # a name from `mlcl.losses.LOSSES`
-                 encoder: str = None, # see `mlcl.encoders.make_encoder`; default: by kind of data
+                 encoder: str = None, # such as hf:NAME, hf:NAME:frozen or tv:resnet18:frozen; default: by kind of data
                  finetune: bool = False, # train all of a pretrained network
                  epochs: int = None, # passes over the training data; default: by size, see `choose_settings`
                  lr: float = None, # highest learning rate; default: by encoder
                  batch_size: int = None, # instances in a batch; default: by size
                  settings: dict = None, # further settings, as in `mlcl.learner.train`
                  thresholds='label', # 'label': one for each label; 'global': one for all; .5: none is chosen
-                 readout: str = None, # one of `COUNTED[thresholds]`; default: the best on the validation split
+                 readout: str = None, # such as own|label or linear@features|label; default: the best on validation data
                  validation: float = .2, # share of the training data that chooses readout and thresholds
-                 refit: bool = False, # then train once more on all of the data
+                 refit: bool = False, # after the choices, train once more on training and validation data
                  unknown: str = None, # NaN in labels: 'absent', or 'mask' for a loss on logits; default: refused
                  sep: str = None, # what separates labels in a text such as 'a|b'; default: found automatically
                  random_state=None # a seed, or a `RandomState`

@@ -94,8 +94,10 @@ def predictions(model: MultiLabelClassifier, # or a file that holds one
                 path, # data as in training, without labels; for pictures also a folder without a table
                 encoding: str = None, # of a text file
                 keep=None, # columns of the table to keep, such as 'id'; '*' keeps all
-                wide: bool = False, # a column of 0 and 1 for each label, in place of label sets and probabilities?
-                text=None, images=None, features=None, # columns; default: those that the model was trained on
+                wide: bool = False, # a column of 0 and 1 for each label, in place of label sets and probabilities
+                text=None, # column of texts; default: the one of the training
+                images=None, # column of file names; default: the one of the training
+                features=None, # columns of numbers; default: those of the training
                 rows: int = 4096, # instances at a time
                 allow_outside: bool = False # also read pictures outside the folder of the table
     ): # tables, one after the other: instance, kept columns, labels (lists), a probability for each label

@@ -196,14 +196,13 @@ def recommend(rows: list) -> str: # some sentences
     test = _interval(top['macro_f1'], top['lower'], top['upper'])
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
     ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
-    mean = 'the mean of Macro-F1 and Micro-F1'
     known = top['readout'].endswith(('|label', '|global'))
-    more = 'by more than a standard error ' if known else ''
-    clear = f'{more}in {mean} without losing in one of the two'
-    best = f'it is first by {mean}' if not ahead else f'no other model leads it {clear}'
-    if ahead and not simple: best = f'it leads the best baseline in {mean}'
-    how = f'on validation data ({macro:.3f} and {micro:.3f})'
-    res = f'Take {name}: {best} {how}, and it has Macro-F1 {test} on test data.'
+    clear = 'clearly: by more than a standard error' if known else 'at all:'
+    best = f'and no other model leads it {clear} in the mean of the two, without losing in one'
+    if not ahead: best = 'the best mean of all models'
+    elif not simple: best = 'and it leads the best baseline in the mean of the two'
+    res = (f'Take {name}. On validation data it has Macro-F1 {macro:.3f} and Micro-F1 {micro:.3f}, {best}.'
+           f' It has Macro-F1 {test} on test data.')
     return res + _others(rest, simple) + _losses([r for r in rest if not r.get('baseline')], simple)
 
 # %% ../../nbs/82_report.ipynb #7b7edcbc
