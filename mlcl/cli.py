@@ -344,8 +344,7 @@ def main(args: list = None # default: the words of the command line
         raise SystemExit(e.exit_code) from None
     except BrokenPipeError: return 141
     except KeyboardInterrupt:
-        kept = '; what is done is kept, and the same command goes on'*({*args[:1]} <= {'compare', 'study'})
-        print(f'\nmlcl: stopped{kept}', file=sys.stderr)
+        print('\nmlcl: stopped' + '; what is done is kept'*(args[:1] in (['compare'], ['study'])), file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, ImportError, RuntimeError) as e:
         known = not isinstance(e, RuntimeError) or type(e).__name__ == 'TrainingFailed'

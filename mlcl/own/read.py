@@ -121,7 +121,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
          images=None, # column of file names
          features=None, # columns of numbers; default: all that have no other role
          labels=None, # a column of label sets, or columns of 0 and 1; default: 'labels'
-         split=None, # column of 'train', 'val' and 'test'; default: 'split', if there is one. In Python, False draws new splits
+         split=None, # column of 'train', 'val' and 'test'; default: 'split', if it is there. In Python, False: new ones
          sep: str = None, # what separates labels in a cell; default: found automatically
          encoding: str = None, # of a text file; default: UTF-8, or what its first bytes say
          min_count: int = 1, # leave out labels with fewer instances

@@ -29,7 +29,7 @@ def status(name: str = None # a study; default: all
     return pd.DataFrame(rows)
 
 # %% ../../nbs/66_report.ipynb #79448664
-SECOND = tuple(f'{k}|global' for k in ('linear@features', 'linear@projection', 'own', 'proto')) # by a solved probe, or by stored scores
+SECOND = tuple(f'{k}|global' for k in ('linear@features', 'linear@projection', 'own', 'proto'))
 READOUTS = ('probe1', 'probe', 'own@.5', 'own@tuned', 'proto@tuned', *SECOND)
 SETUP = ('dataset', 'encoder', 'fraction')
 
