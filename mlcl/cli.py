@@ -299,8 +299,7 @@ def parser(words: str = '' # of a group, such as 'study'
             "The next words."
             some = [w.removeprefix(words).split()[0] for w in COMMANDS if w.startswith(words) and w != words]
             return list(dict.fromkeys(some))
-        def get_command(self, ctx, word):
-            "A command or a group."
+        def get_command(self, ctx, word): # a command or a group
             full = f'{words} {word}'.strip()
             return _made(full) if full in COMMANDS else parser(full) if full in GROUPS else None
         def format_commands(self, ctx, formatter):
@@ -344,7 +343,8 @@ def main(args: list = None # default: the words of the command line
         raise SystemExit(e.exit_code) from None
     except BrokenPipeError: return 141
     except KeyboardInterrupt:
-        print('\nmlcl: stopped' + '; what is done is kept'*(args[:1] in (['compare'], ['study'])), file=sys.stderr)
+        kept = '; what is done is kept, and the same command goes on'*(args[:1] in (['compare'], ['study']))
+        print(f'\nmlcl: stopped{kept}', file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, ImportError, RuntimeError) as e:
         known = not isinstance(e, RuntimeError) or type(e).__name__ == 'TrainingFailed'
