@@ -34,7 +34,7 @@ from fastai.learner import Learner
 from fastai.torch_core import no_random
 from . import losses
 from .encoders import Model, blueprint, make_encoder, projection, restore
-from .saved import Settings, built, can_be_loaded, first_fault, read_saved
+from .saved import Settings, built, builtin, can_be_loaded, first_fault, read_saved
 
 # %% ../nbs/41_learner.ipynb #d70c17d5
 DEFAULTS = dict(epochs=40, batch_size=128, lr=1e-3, head_lr=None, weight_decay=.01, clip=1., warmup=.05,
@@ -45,7 +45,7 @@ def complete(settings: dict | None = None # the settings that differ from DEFAUL
     if extra := sorted(set(settings or {}) - set(DEFAULTS)):
         raise ValueError(f"settings: expected names among {', '.join(DEFAULTS)}, got {', '.join(extra)}")
     res = copy.deepcopy({**DEFAULTS, **(settings or {})})
-    res = {k: _plain(v) for k, v in res.items()}
+    res = builtin(res)
     learning_rates([], res['lr'], res['head_lr'])
     try: Settings.model_validate(res)
     except ValidationError as e: raise ValueError(f'settings.{first_fault(e)}') from None
@@ -53,12 +53,6 @@ def complete(settings: dict | None = None # the settings that differ from DEFAUL
         try: json.dumps(_kept(res[part]))
         except TypeError as e: raise ValueError(f'settings.{part}: expected what JSON can hold: {e}') from None
     return res
-
-def _plain(v):
-    "Numbers, arrays and tensors as Python's own types, also in dicts and lists."
-    if isinstance(v, dict): return {k: _plain(x) for k, x in v.items()}
-    if isinstance(v, (list, tuple)): return type(v)(map(_plain, v))
-    return v.tolist() if hasattr(v, 'tolist') else v
 
 def _kept(options): return {k: v for k, v in options.items() if k not in ('tile', 'product')} # those say how to compute
 
@@ -157,7 +151,7 @@ def train(ds, # the data set
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise ValueError(f'seed: expected 0 to 2**32 - 1, got {seed!r}')
-    settings, share, seed = _plain(settings), _plain(share), int(seed)
+    settings, share, seed = builtin(settings), builtin(share), int(seed)
     s, idx = complete(settings), ds.indices('train', share, seed)
     ds = dataclasses.replace(ds, splits=ds.splits | dict(train=idx))
     with no_random(seed):

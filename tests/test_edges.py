@@ -302,6 +302,7 @@ def test_questions_that_a_store_cannot_answer(tmp_path):
     s = records_in(tmp_path)
     for bad in (dict(settings={}), dict(split=None), dict(seed=[1, None])):
         with pytest.raises(ValueError, match=f'^{next(iter(bad))}: expected a text, a number'): s.records(**bad)
+    assert [r['seed'] for r in s.records(seed=np.int64(1))] == [r['seed'] for r in s.records(seed=np.arange(1, 2).tolist())] == [1]
     with pytest.raises(ValueError, match='^records: expected all records of a run, got none'): s.append([])
     s.publish()
     s.published.write_bytes(b'damaged')

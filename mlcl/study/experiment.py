@@ -140,6 +140,7 @@ def _number(name, v, least=0, none=False):
 def _check(s):
     "`ValueError` for what would fail only after the training."
     from mlcl.learner import DEFAULTS, complete
+    from mlcl.probe import check_grid
     complete({k: s[k] for k in DEFAULTS})
     kept = s['checkpoints']
     if not isinstance(kept, list) or not kept or len({*map(str, kept)}) < len(kept):
@@ -148,9 +149,8 @@ def _check(s):
     for k in ('bootstrap', 'finetune'): _number(k, s[k])
     for k in ('epochs', 'heads', 'batch_size'): _number(f'probe.{k}', s['probe'][k], 1)
     for k, least in dict(most=1, resplit=0).items(): _number(f'data.{k}', s['data'].get(k), least, none=True)
-    for g in s['probe']['grid'] or [()]:
-        if len(g) != 2 or not (0 < g[0] < math.inf and 0 <= g[1] < math.inf):
-            raise ValueError(f"settings.probe.grid: expected pairs (lr > 0, wd >= 0), got {s['probe']['grid']!r}")
+    try: check_grid(s['probe']['grid'])
+    except ValueError as e: raise ValueError(f'settings.probe.{e}') from None
 
 @cache
 def _check_loss(name, settings):

@@ -222,6 +222,7 @@ def append(self: Store, records: list[dict] # all records of one run
 # %% ../../nbs/62_store.ipynb #0ae792b5
 def _asked(filters):
     some = {k: list(v) if isinstance(v, (list, tuple, set, range)) else [v] for k, v in filters.items()}
+    some = {k: [v.item() if isinstance(v, np.generic) else v for v in vs] for k, vs in some.items()}
     for k, vs in some.items():
         if bad := [v for v in vs if not isinstance(v, (str, int, float))]:
             raise ValueError(f'{k}: expected a text, a number or several, got {bad[0]!r:.60}')
