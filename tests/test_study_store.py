@@ -214,3 +214,29 @@ def test_pages_load_in_a_second_of_processor_time():
     start = time.process_time()
     n = sum(map(len, load()))
     assert n > 10_000 and time.process_time() - start < 1
+
+
+def test_many_may_make_the_database_at_the_same_moment(tmp_path):
+    "SQLite gives up at once where two choose write-ahead logging together; two runs of a study may begin together."
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+    def begin(k, together):
+        together.wait()
+        for _ in range(10): Store(tmp_path/f'{k}').check()
+    with ThreadPoolExecutor(6) as pool:
+        for k in range(20):
+            together = Barrier(6)
+            for f in [pool.submit(begin, k, together) for _ in range(6)]: f.result()
+
+
+def test_a_database_that_may_not_be_written_is_told_at_once():
+    ask, busy = [], sqlite3.OperationalError('attempt to write a readonly database')
+    busy.sqlite_errorcode = sqlite3.SQLITE_READONLY
+    class Db:
+        def execute(self, sql):
+            ask.append(sql)
+            if '=' in sql: raise busy
+            return self
+        def fetchone(self): return 'delete',
+    with pytest.raises(sqlite3.OperationalError, match='readonly'): sys.modules['mlcl.study.store']._log_ahead(Db())
+    assert len(ask) == 2

@@ -10,6 +10,7 @@ import json, os, sqlite3
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
+from time import monotonic, sleep
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
 from fastcore.basics import patch
@@ -130,11 +131,22 @@ def _clear(path):
         raise ValueError(f'{path}: damaged ({e}), and nothing was changed. Restore it or move it away') from None
 
 # %% ../../nbs/62_store.ipynb #88a4e9f7
+_WAIT = 600 # seconds, for another process
+
+def _log_ahead(db):
+    "Write-ahead logging, chosen once for a file. SQLite does not wait for others who choose at the same time."
+    end = monotonic() + _WAIT
+    while db.execute('pragma journal_mode').fetchone()[0] != 'wal':
+        try: return db.execute('pragma journal_mode=wal')
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > end: raise
+            sleep(.01)
+
 @patch
 @contextmanager
 def _open(self: Store):
-    with closing(sqlite3.connect(self.path, timeout=600, isolation_level=None)) as db:
-        if db.execute('pragma journal_mode').fetchone()[0] != 'wal': db.execute('pragma journal_mode=wal')
+    with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as db:
+        _log_ahead(db)
         db.execute('pragma synchronous=full')
         yield db
 
