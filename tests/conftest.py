@@ -15,7 +15,8 @@ if os.environ.get("MLCL_NEW_LOSS"):
     exec("\n".join(next(s for s in code if part in s) for part in ("import LOSSES", "class DiceSupConLoss")))
 
 
-LONGEST = "pages ray export compare data study_schedule estimator figures".split() # the others take half a minute at most
+# the others take half a minute at most
+LONGEST = "pages ray export compare data study_schedule estimator figures".split()
 
 
 def pytest_collection_modifyitems(items):

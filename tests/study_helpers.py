@@ -5,14 +5,16 @@ from pathlib import Path
 
 def records(run, n=3, **more):
     "The records of a made-up run."
-    base = dict(run=run, of=n, study='t', dataset='d', encoder='e', loss='l', settings={}, fraction=1., seed=0, checkpoint='last',
+    base = dict(run=run, of=n, study='t', dataset='d', encoder='e', loss='l', settings={}, fraction=1., seed=0,
+                checkpoint='last',
                 metrics=dict(macro_f1=.5), seconds=1., split='val')
     return [dict(base, id=f'{run}/{i}', readout=f'r{i}', **more) for i in range(n)]
 
 
 def part(seed):
     "What a made-up runner gives."
-    base = dict(checkpoint='last', metrics=dict(macro_f1=seed/10), per_label_f1=[1.], chosen={}, data_sha256='0', seconds=.1)
+    base = dict(checkpoint='last', metrics=dict(macro_f1=seed/10), per_label_f1=[1.], chosen={},
+                data_sha256='0', seconds=.1)
     return [base | dict(readout=r, split=s) for r in ('probe', 'probe1') for s in ('val', 'test')]
 
 

@@ -15,7 +15,8 @@ def test_help_and_version_load_nothing_heavy(capsys):
     code = ("import sys\nfrom mlcl.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
             "assert not {'torch', 'pandas', 'fastai', 'sklearn'} & set(sys.modules)")
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert res.returncode == 0 and all(w in res.stdout for w in ('data', 'study', 'compare', 'train', 'predict')), res.stderr
+    assert (res.returncode == 0 and all(w in res.stdout for w in ('data', 'study', 'compare', 'train',
+                                                                  'predict'))), res.stderr
     with pytest.raises(SystemExit): main(['--version'])
     assert capsys.readouterr().out.strip() == f'mlcl {__version__}'
 
@@ -32,7 +33,8 @@ def test_mistakes_are_one_line(words, said, capsys):
     with pytest.raises(ValueError): main(['--debug', *words.split()])
 
 
-@pytest.mark.parametrize('words', ['', 'study', 'data', 'study walk', 'study plan', 'study run', 'study tune', 'study reproduce', 'data get'])
+@pytest.mark.parametrize('words', ['', 'study', 'data', 'study walk', 'study plan', 'study run', 'study tune',
+                                   'study reproduce', 'data get'])
 def test_incomplete_commands(words):
     with pytest.raises(SystemExit) as e: main(words.split())
     assert e.value.code == 2
@@ -62,7 +64,8 @@ def test_a_study_from_plan_to_report(capsys):
     assert '0 held, 2 done, 0 failed' in out
     assert main(['study', 'report', 'smoke']) == 0
     out = capsys.readouterr().out
-    assert all(len(line) <= 100 for line in out.splitlines()) and 'Macro-F1' in out and '±' in out and '2 held, 2 missing' in out
+    assert (all(len(line) <= 100 for line in out.splitlines()) and 'Macro-F1' in out and '±' in out
+            and '2 held, 2 missing' in out)
     assert main(['study', 'status', 'smoke']) == 0
     assert re.search(r'smoke +4 +2 +0 +2', capsys.readouterr().out)
 
@@ -88,8 +91,10 @@ def test_a_failed_download_is_a_message(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('words, said', [
-    ('study run smoke --jobs -1', 'mlcl: jobs: expected a whole number of at least 1, got -1'), ('study plan smoke --jobs 0', 'mlcl: jobs: expected'),
-    ('study tune tuned --only seed=1', 'mlcl: only: expected dataset or loss, got seed'), ('study run smoke --ray nowhere', "mlcl: ray: expected 'local'"),
+    ('study run smoke --jobs -1', 'mlcl: jobs: expected a whole number of at least 1, got -1'),
+    ('study plan smoke --jobs 0', 'mlcl: jobs: expected'),
+    ('study tune tuned --only seed=1', 'mlcl: only: expected dataset or loss, got seed'),
+    ('study run smoke --ray nowhere', "mlcl: ray: expected 'local'"),
     ('study run smoke --ray 127.0.0.1:1', 'mlcl: ray: nobody answers at 127.0.0.1:1')])
 def test_options_of_studies_that_mean_nothing(words, said, capsys):
     assert main(words.split()) == 2
@@ -97,7 +102,9 @@ def test_options_of_studies_that_mean_nothing(words, said, capsys):
     assert err.startswith(said) and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('e, said', [(MemoryError(), 'mlcl: not enough memory'), (OSError(28, 'No space left on device', 'x'), 'mlcl: [Errno 28] No space left'), (PermissionError(13, 'no', 'x'), 'mlcl: [Errno 13]'),
+@pytest.mark.parametrize('e, said', [(MemoryError(), 'mlcl: not enough memory'),
+    (OSError(28, 'No space left on device', 'x'), 'mlcl: [Errno 28] No space left'),
+    (PermissionError(13, 'no', 'x'), 'mlcl: [Errno 13]'),
     (ImportError('needs x'), 'mlcl: needs x'), (ValueError('two\nlines'), 'mlcl: two lines')])
 def test_what_the_machine_refuses_is_one_line(e, said, monkeypatch, capsys):
     def fail(*_, **__): raise e
@@ -107,10 +114,12 @@ def test_what_the_machine_refuses_is_one_line(e, said, monkeypatch, capsys):
     assert err.startswith(said) and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('words', ['data list', 'study status', 'study plan smoke', 'study tune tuned', 'study report smoke'])
+@pytest.mark.parametrize('words', ['data list', 'study status', 'study plan smoke', 'study tune tuned',
+                                   'study report smoke'])
 def test_ctrl_c_is_one_line_everywhere(words, monkeypatch, capsys):
     def stop(*_, **__): raise KeyboardInterrupt
-    for f in ('mlcl.data.main_list', 'mlcl.study.status', 'mlcl.study.plan', 'mlcl.study.tune', 'mlcl.study.report'): monkeypatch.setattr(f, stop)
+    for f in ('mlcl.data.main_list', 'mlcl.study.status', 'mlcl.study.plan', 'mlcl.study.tune', 'mlcl.study.report'):
+        monkeypatch.setattr(f, stop)
     assert main(words.split()) == 130
     assert capsys.readouterr().err.strip().count('\n') == 0
 

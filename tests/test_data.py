@@ -8,14 +8,19 @@ from helpers import has_data
 
 real = pytest.mark.skipif(not has_data(), reason='MLCL_DATA NAMES NO DATA FOLDER: the real data sets are not tested')
 
-# instances of train, val and test, labels and cardinality, as the publishers state them; val 0 where it is cut from train
-SIZES = dict(aapd=(69169, 1000, 1000, 54, 2.43), arxiv_cs54=(56852, 7139, 7179, 54, 2.43), reuters90=(7770, 0, 3019, 90, 1.24),
-    goemotions=(43410, 5426, 5427, 28, 1.18), semeval2018_ec=(6838, 886, 3259, 11, 2.37), coco18=(24008, 2980, 3012, 18, 1.55),
+# instances of train, val and test, labels and cardinality, as the publishers state them; val 0 where it is cut from
+# train
+SIZES = dict(aapd=(69169, 1000, 1000, 54, 2.43), arxiv_cs54=(56852, 7139, 7179, 54, 2.43),
+    reuters90=(7770, 0, 3019, 90, 1.24),
+    goemotions=(43410, 5426, 5427, 28, 1.18), semeval2018_ec=(6838, 886, 3259, 11, 2.37),
+    coco18=(24008, 2980, 3012, 18, 1.55),
     coco_words=(24008, 2980, 3012, 238, 3.98), ucmerced_ml=(1680, 0, 420, 17, 3.34), emotions=(391, 0, 202, 6, 1.87),
-    scene=(1211, 0, 1196, 6, 1.07), yeast=(1500, 0, 917, 14, 4.24), medical=(333, 0, 645, 45, 1.25), enron=(1123, 0, 579, 53, 3.38),
+    scene=(1211, 0, 1196, 6, 1.07), yeast=(1500, 0, 917, 14, 4.24), medical=(333, 0, 645, 45, 1.25),
+    enron=(1123, 0, 579, 53, 3.38),
     bibtex=(4880, 0, 2515, 159, 2.40), delicious=(12920, 0, 3185, 983, 19.02), corel5k=(4500, 0, 500, 374, 3.52),
     eurlex57k=(45000, 6000, 6000, 127, 3.91), debtags=(23924, 3217, 3132, 224, 3.46),
-    corel5k_photos=(3977, 523, 500, 374, 3.52), tmc2007=(21519, 0, 7077, 22, 2.16), genbase=(463, 0, 199, 27, 1.25), birds=(322, 0, 323, 19, 1.01))
+    corel5k_photos=(3977, 523, 500, 374, 3.52), tmc2007=(21519, 0, 7077, 22, 2.16), genbase=(463, 0, 199, 27, 1.25),
+    birds=(322, 0, 323, 19, 1.01))
 
 
 @pytest.fixture
@@ -27,7 +32,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def elsewhere(code):
-    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
+                          check=True).stdout.strip()
 
 
 def test_every_set_is_listed():
@@ -51,7 +57,8 @@ def test_bad_checksum_is_kept_aside(folder):
     path = folder/'goemotions'/'goemotions.parquet'
     path.parent.mkdir(parents=True)
     path.write_text('no table')
-    with pytest.raises(ValueError, match='goemotions.parquet: expected sha256 087f2d.*, got .*kept aside'): load('goemotions')
+    with pytest.raises(ValueError, match='goemotions.parquet: expected sha256 087f2d.*, got .*kept aside'):
+        load('goemotions')
     assert not path.exists() and path.with_name('goemotions.parquet.bad').read_text() == 'no table'
 
 
@@ -112,7 +119,8 @@ def server(folder, monkeypatch):
 
 def test_interrupted_download_restarts(server, folder):
     body, answers = server
-    with pytest.raises(ConnectionError, match='far/file.bin: the download from .* failed .*MLCL_DATA'): d.data_file('far/file.bin')
+    with pytest.raises(ConnectionError, match='far/file.bin: the download from .* failed .*MLCL_DATA'):
+        d.data_file('far/file.bin')
     assert not list((folder/'far').iterdir())
     assert d.data_file('far/file.bin').read_bytes() == body
     assert d.data_file('far/file.bin').read_bytes() == body and len(answers) == 2
@@ -122,7 +130,8 @@ def test_interrupted_download_restarts(server, folder):
 def test_wrong_download_is_kept_aside(server, folder, monkeypatch):
     server[1].append('whole from now on')
     monkeypatch.setattr(registry, 'FILES', {'far/file.bin': '0'*64})
-    with pytest.raises(ValueError, match='far/file.bin: expected sha256 000.*kept aside as file.bin.bad'): d.data_file('far/file.bin')
+    with pytest.raises(ValueError, match='far/file.bin: expected sha256 000.*kept aside as file.bin.bad'):
+        d.data_file('far/file.bin')
     assert [p.name for p in (folder/'far').iterdir()] == ['file.bin.bad']
 
 
@@ -135,7 +144,8 @@ def test_killed_while_making_a_table(folder):
 
 def test_digits_are_the_same_everywhere():
     code = "from mlcl.data import load; print(load('digits', seed=3, n=200, labels='place', tail=1.).sha256)"
-    assert elsewhere(code) == load('digits', seed=3, n=200, labels='place', tail=1.).sha256 != load('digits', seed=4, n=200, labels='place', tail=1.).sha256
+    assert elsewhere(code) == load('digits', seed=3, n=200, labels='place',
+                                   tail=1.).sha256 != load('digits', seed=4, n=200, labels='place', tail=1.).sha256
 
 
 def test_docstrings_are_the_same_everywhere():
@@ -147,7 +157,8 @@ def test_no_source_digit_in_two_splits(options):
     ds = load('digits', **options)
     used = [{j for i in idx for j in ds.info['source_digits'][i]} for idx in ds.splits.values()]
     assert not (used[0] & used[1] or used[0] & used[2] or used[1] & used[2])
-    assert all(len(u) == len(s) for u, s in zip(ds.y.reshape(len(ds), -1), ds.y)) and sorted(np.concatenate(list(ds.splits.values()))) == list(range(len(ds)))
+    assert (all(len(u) == len(s) for u, s in zip(ds.y.reshape(len(ds), -1), ds.y))
+            and sorted(np.concatenate(list(ds.splits.values()))) == list(range(len(ds))))
 
 
 def test_digits_options_do_something():
@@ -182,13 +193,15 @@ def test_embedded_checksum_depends_on_versions(monkeypatch):
 def test_real_sets(name):
     ds = load(name)
     parts = [set(s) for s in ds.splits.values()]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == len(ds) == len(ds.x), 'an instance is in two splits, or in none'
+    assert sum(map(len,
+                   parts)) == len(set.union(*parts)) == len(ds) == len(ds.x), 'an instance is in two splits, or in none'
     assert ds.y.dtype == np.uint8 and set(np.unique(ds.y)) == {0, 1} and ds.y.shape == (len(ds), len(ds.labels))
     assert len(set(ds.labels)) == ds.n_labels and len(ds.sha256) == 64 and all(len(p) for p in parts)
     if name in SIZES:
         train, val, test, n_labels, mean = SIZES[name]
         got = {k: len(v) for k, v in ds.splits.items()}
-        assert got['test'] == test and (got['train'], got['val']) == (train, val) if val else got['train'] + got['val'] == train
+        assert (got['test'] == test and (got['train'], got['val']) == (train, val) if val else got['train']
+                + got['val'] == train)
         assert ds.n_labels == n_labels and abs(cardinality(ds.y) - mean) < .011
     if name != 'docstrings': assert d.FACTS[name] == d.facts(ds)
     if ds.kind == 'features': assert ds.x.dtype == np.float32 and np.isfinite(ds.x).all()
@@ -244,7 +257,8 @@ def test_command_line(capsys):
 
 def test_import_is_light():
     "Reading data needs none of the libraries that train."
-    code = "import sys, mlcl.data; print([m for m in ('fastai', 'torchvision', 'transformers', 'timm') if m in sys.modules])"
+    code = ("import sys, mlcl.data; print([m for m in ('fastai', 'torchvision', 'transformers', 'timm') if m in "
+            "sys.modules])")
     assert elsewhere(code) == '[]'
 
 
@@ -252,7 +266,8 @@ def test_fresh_leaves_out_what_an_earlier_split_holds():
     splits = dict(train=np.array([0, 1]), val=np.array([2, 3, 4]), test=np.array([5, 6, 7, 8]))
     groups = ['a', 'b', 'a', 'c', 'd', 'c', 'b', 'e', 'e']
     cut, n = d.fresh(splits, groups)
-    assert {k: v.tolist() for k, v in cut.items()} == dict(train=[0, 1], val=[3, 4], test=[7, 8]) and n == dict(val=1, test=2)
+    assert ({k: v.tolist() for k, v in cut.items()} == dict(train=[0, 1], val=[3, 4], test=[7, 8])
+            and n == dict(val=1, test=2))
 
 
 @real
@@ -290,7 +305,8 @@ def test_words_of_photographs():
     assert frequent.y[official].sum(0).min() >= 20 and len(official) == 4500
     at = [whole.labels.index(l) for l in frequent.labels]
     assert (whole.y[:, at] == frequent.y).all() and whole.x[0].shape == (128, 128, 3)
-    assert sorted(l.lower() for l in whole.labels) == sorted(l.lower() for l in load('corel5k').labels) or whole.n_labels == load('corel5k').n_labels
+    assert (sorted(l.lower() for l in whole.labels) == sorted(l.lower() for l in load('corel5k').labels)
+            or whole.n_labels == load('corel5k').n_labels)
 
 
 def test_held_out_splits_can_be_cut():
@@ -304,11 +320,13 @@ def test_held_out_splits_can_be_cut():
 
 
 def test_a_set_of_your_own_can_be_cut_too():
-    mine = registry.own(d.Dataset('mine', 'features', np.zeros((90, 2), 'float32'), np.tile(np.eye(3), (30, 1)), list('abc'),
+    mine = registry.own(d.Dataset('mine', 'features', np.zeros((90, 2), 'float32'), np.tile(np.eye(3), (30, 1)),
+                                  list('abc'),
                                   dict(train=np.arange(50), val=np.arange(50, 70), test=np.arange(70, 90)), '', {}))
     assert {k: len(v) for k, v in load(mine, most=9).splits.items()} == dict(train=50, val=9, test=9)
     again = load(mine, resplit=1)
-    assert sorted(np.r_[again.splits['train'], again.splits['val']]) == list(range(70)) and set(again.splits['val']) != set(range(50, 70))
+    assert (sorted(np.r_[again.splits['train'], again.splits['val']]) == list(range(70))
+            and set(again.splits['val']) != set(range(50, 70)))
     assert load(mine) is load(mine) and len(load(mine).splits['val']) == 20 # the set itself is as it was
 
 

@@ -59,7 +59,8 @@ def test_whole_numbers_as_features(dtype):
     x = np.random.default_rng(0).integers(0, 50, (60, 4))
     y = (x[:, :2] > 25).astype(float)
     y[::2] = np.nan
-    assert np.allclose(logistic(x.astype(dtype), y, (.01,)).logits(x, 0), logistic(x.astype(float), y, (.01,)).logits(x, 0), atol=.01)
+    assert np.allclose(logistic(x.astype(dtype), y, (.01,)).logits(x, 0),
+                       logistic(x.astype(float), y, (.01,)).logits(x, 0), atol=.01)
 
 
 def test_features_that_are_no_numbers():
@@ -72,8 +73,10 @@ def test_features_that_are_no_numbers():
     assert np.abs(logistic(far, y, (.001,)).logits(far, 0) - logistic(x, y, (.001,)).logits(x, 0)).max() < .1
 
 
-@pytest.mark.parametrize('how, said', [(dict(grid=[(float('nan'), 0.)]), 'grid: expected pairs'), (dict(grid=[(.1, np.inf)]), 'grid: expected pairs'),
-    (dict(epochs=1.5), 'epochs: expected a whole number, got 1.5'), (dict(heads='a'), "heads: expected a whole number, got 'a'")])
+@pytest.mark.parametrize('how, said', [(dict(grid=[(float('nan'), 0.)]), 'grid: expected pairs'),
+    (dict(grid=[(.1, np.inf)]), 'grid: expected pairs'),
+    (dict(epochs=1.5), 'epochs: expected a whole number, got 1.5'),
+    (dict(heads='a'), "heads: expected a whole number, got 'a'")])
 def test_a_grid_without_meaning(how, said):
     x, y = table()
     with pytest.raises(ValueError, match=said): probe_grid(x, y, x, y, **dict(epochs=1, heads=1) | how)
@@ -82,11 +85,14 @@ def test_a_grid_without_meaning(how, said):
 def test_an_unknown_loss_is_not_read_out():
     x, y = table()
     held = dict.fromkeys(('train', 'val'), dict(features=x, own=x[:, :3], proto=None, projection=None))
-    with pytest.raises(ValueError, match='loss_name: expected one of .*twoway'): read_out(held, dict.fromkeys(held, y), 'two-way', epochs=1, heads=1)
+    with pytest.raises(ValueError, match='loss_name: expected one of .*twoway'):
+        read_out(held, dict.fromkeys(held, y), 'two-way', epochs=1, heads=1)
 
 
-@pytest.mark.parametrize('args, said', [((lambda x, y: (x*np.nan, y, [])), '^h: expected finite'), ((lambda x, y: (x, y, [x[:, :2]])), r'^others\[0\]: expected'),
-    ((lambda x, y: (x, y[:3], [])), '^y: expected labels'), ((lambda x, y: (x, y, [], 0)), '^strength: expected'), ((lambda x, y: (x, y, [], -1)), '^strength: expected')])
+@pytest.mark.parametrize('args, said', [((lambda x, y: (x*np.nan, y, [])), '^h: expected finite'),
+    ((lambda x, y: (x, y, [x[:, :2]])), r'^others\[0\]: expected'),
+    ((lambda x, y: (x, y[:3], [])), '^y: expected labels'), ((lambda x, y: (x, y, [], 0)), '^strength: expected'),
+    ((lambda x, y: (x, y, [], -1)), '^strength: expected')])
 def test_the_online_probe_says_what_is_wrong(args, said):
     with pytest.raises(ValueError, match=said): ridge(*args(*table()))
 
@@ -115,7 +121,8 @@ def test_resamples_and_their_text():
     for bad in ('1 2 !!!', '1 2', 'a b AAA='):
         with pytest.raises(ValueError, match='^text: expected what'): m.unpack(bad)
     for bad in (dict(a=[True, False]), dict(a=None), dict(a=[0, 5]), dict(a=[.5])):
-        with pytest.raises(ValueError, match="buckets: expected indices of 2 labels in 'a'"): m.scores(y, y, buckets=bad)
+        with pytest.raises(ValueError, match="buckets: expected indices of 2 labels in 'a'"):
+            m.scores(y, y, buckets=bad)
     assert m.scores(y, y, buckets=dict(none=[]))['macro_f1_none'] is None
 
 
@@ -124,17 +131,22 @@ def test_resamples_and_their_text():
 def test_tensors_that_no_loss_can_read():
     y = torch.tensor([[1, 0], [1, 1], [0, 1]])
     for loss in (SupConLoss(), BCELoss()):
-        for bad in (torch.eye(3, 2).to_sparse(), torch.empty(3, 2, device='meta'), torch.eye(3, 2).to(torch.float8_e5m2)):
+        for bad in (torch.eye(3, 2).to_sparse(), torch.empty(3, 2, device='meta'),
+                    torch.eye(3, 2).to(torch.float8_e5m2)):
             with pytest.raises(ValueError, match='(embeddings|logits): expected a floating tensor'): loss(bad, y)
         with pytest.raises(ValueError, match='^labels: expected a dense tensor'): loss(torch.eye(3, 2), y.to_sparse())
 
 
 @pytest.mark.parametrize('make, said', [
-    (lambda: SupConLoss(temperature=1e-38), '^temperature: expected a number >= 1e-6'), (lambda: SupConLoss(temperature=-1), '^temperature: expected a finite number > 0'),
-    (lambda: SoftJaccardLoss(t=1e-40), '^t: expected a number >= 1e-6'), (lambda: BCELoss(clip=-3), '^clip: expected'), (lambda: BCELoss(pos_weight=[1, 2], clip=.5), '^clip: expected'),
-    (lambda: make_loss('bce', 3, 4, clip='zzz'), '^clip: expected'), (lambda: make_loss(['bce'], 3, 4), '^name: expected'), (lambda: make_loss('bce', 0, 4), '^n_labels: expected'),
+    (lambda: SupConLoss(temperature=1e-38), '^temperature: expected a number >= 1e-6'),
+    (lambda: SupConLoss(temperature=-1), '^temperature: expected a finite number > 0'),
+    (lambda: SoftJaccardLoss(t=1e-40), '^t: expected a number >= 1e-6'), (lambda: BCELoss(clip=-3), '^clip: expected'),
+    (lambda: BCELoss(pos_weight=[1, 2], clip=.5), '^clip: expected'),
+    (lambda: make_loss('bce', 3, 4, clip='zzz'), '^clip: expected'),
+    (lambda: make_loss(['bce'], 3, 4), '^name: expected'), (lambda: make_loss('bce', 0, 4), '^n_labels: expected'),
     (lambda: GMALoss(labels=torch.eye(3), cooccurrence=torch.eye(3)), '^cooccurrence: expected None beside labels'),
-    (lambda: GMALoss(cooccurrence=[[1, 0], [0, 1]], n_instances=2.5), '^n_instances: expected'), (lambda: GMALoss(cooccurrence=[[0, 0], [0, 0]], n_instances=0), '^n_instances: expected'),
+    (lambda: GMALoss(cooccurrence=[[1, 0], [0, 1]], n_instances=2.5), '^n_instances: expected'),
+    (lambda: GMALoss(cooccurrence=[[0, 0], [0, 0]], n_instances=0), '^n_instances: expected'),
     (lambda: GMALoss(cooccurrence=[[1, 0], [0, 1]], n_instances='a'), '^n_instances: expected')])
 def test_settings_that_mean_nothing(make, said):
     with pytest.raises(ValueError, match=said): make()
@@ -150,19 +162,24 @@ def test_label_sets_of_two_precisions():
 
 def test_a_baseline_refuses_what_it_cannot_read():
     x, y = table()
-    frame = pd.DataFrame(x, columns=list('abcd')).assign(labels=[','.join(str(k) for k in np.flatnonzero(r)) for r in y])
+    frame = pd.DataFrame(x, columns=list('abcd')).assign(labels=[','.join(str(k) for k in np.flatnonzero(r))
+                                                                 for r in y])
     for name in ('forest', 'logistic'):
         b = BaselineClassifier(name).fit_dataset(read((x, y)))
-        for bad, said in ((x*np.nan, 'finite numbers'), (x[:, :2], 'rows of 4 features'), (x[0], 'rows of 4 features'), (['a text'], 'expected features data')):
+        for bad, said in ((x*np.nan, 'finite numbers'), (x[:, :2], 'rows of 4 features'), (x[0], 'rows of 4 features'),
+                          (['a text'], 'expected features data')):
             with pytest.raises(ValueError, match=f'^X: .*{said}'): b.predict(bad)
         b = BaselineClassifier(name).fit_dataset(read(frame, features='a,b,c,d'))
         assert (b.predict(frame[list('dcba')]) == b.predict(x)).all()
     words = pd.DataFrame(dict(text=['red sea', 'blue sky', 'red sky', 'blue sea']*12, labels=['a', 'b', 'a,b', 'b']*12))
-    with pytest.raises(ValueError, match='^text: expected texts, got None in row 2'): BaselineClassifier('tfidf_svm').fit_dataset(read(words, text='text')).predict(['red', None])
+    with pytest.raises(ValueError, match='^text: expected texts, got None in row 2'):
+        BaselineClassifier('tfidf_svm').fit_dataset(read(words, text='text')).predict(['red', None])
 
 
-@pytest.mark.parametrize('make, said', [(lambda: BaselineClassifier('nn'), '^name: expected one of'), (lambda: BaselineClassifier('logistic', 'zz'), '^readout: expected one of'),
-    (lambda: BaselineClassifier('forest', random_state=-1), '^random_state: expected'), (lambda: BaselineClassifier('logistic', refit='yes'), '^refit: expected'),
+@pytest.mark.parametrize('make, said', [(lambda: BaselineClassifier('nn'), '^name: expected one of'),
+    (lambda: BaselineClassifier('logistic', 'zz'), '^readout: expected one of'),
+    (lambda: BaselineClassifier('forest', random_state=-1), '^random_state: expected'),
+    (lambda: BaselineClassifier('logistic', refit='yes'), '^refit: expected'),
     (lambda: Blend('bce+tfidf_svm', epochs=1), '^loss: expected baselines among .* for features data, got tfidf_svm')])
 def test_refused_before_the_training(make, said, monkeypatch):
     monkeypatch.setattr('mlcl.learner.train', lambda *a, **k: pytest.fail('it trained'))
@@ -173,7 +190,8 @@ def test_refused_before_the_training(make, said, monkeypatch):
 def test_a_readout_that_the_loss_lacks_is_refused_before_the_training(monkeypatch):
     monkeypatch.setattr('mlcl.learner.train', lambda *a, **k: pytest.fail('it trained'))
     for how in (dict(loss='reg', readout='own|label'), dict(loss='twoway', thresholds=.5, readout='own@.5')):
-        with pytest.raises(ValueError, match=f"readout: expected one of .* for {how['loss']}"): MultiLabelClassifier(epochs=1, **how).fit(*table())
+        with pytest.raises(ValueError, match=f"readout: expected one of .* for {how['loss']}"):
+            MultiLabelClassifier(epochs=1, **how).fit(*table())
     with pytest.raises(ValueError, match='for reg'): Blend('bce+reg', readout='own|label')
 
 
@@ -183,7 +201,8 @@ def test_models_that_are_not_fitted_say_so(tmp_path):
             with pytest.raises(NotFittedError): f(table()[0])
 
 
-@pytest.mark.parametrize('model', [lambda: BaselineClassifier('logistic'), lambda: Blend('bce+logistic', epochs=1), lambda: MultiLabelClassifier(epochs=1)])
+@pytest.mark.parametrize('model', [lambda: BaselineClassifier('logistic'), lambda: Blend('bce+logistic', epochs=1),
+                                   lambda: MultiLabelClassifier(epochs=1)])
 def test_a_model_is_saved_in_a_new_folder_whatever_the_case_of_its_ending(model, tmp_path):
     from mlcl.own import load_model
     fitted = model().fit_dataset(read(table()))
@@ -196,16 +215,20 @@ def test_score_takes_what_fit_takes():
     y = y.astype(float)
     y[::9, 0] = np.nan
     for unknown in ('mask', 'absent'):
-        search = GridSearchCV(MultiLabelClassifier('bce', epochs=2, random_state=0, unknown=unknown), dict(lr=[1e-9, 1e-2]), cv=KFold(2)).fit(x, y)
+        search = GridSearchCV(MultiLabelClassifier('bce', epochs=2, random_state=0, unknown=unknown),
+                              dict(lr=[1e-9, 1e-2]), cv=KFold(2)).fit(x, y)
         assert np.isfinite(search.best_score_)
     f = MultiLabelClassifier('bce', epochs=5, unknown='mask').fit(x, y)
-    assert f.score(x, np.where(y == y, y, f.predict(x))) == f.score(x, y) and f.score(x, f.predict(x).astype(np.float16)) == 1
-    with pytest.raises(ValueError, match='unknown'): MultiLabelClassifier('bce', epochs=1).fit(x, np.nan_to_num(y)).score(x, y)
+    assert (f.score(x, np.where(y == y, y, f.predict(x))) == f.score(x, y)
+            and f.score(x, f.predict(x).astype(np.float16)) == 1)
+    with pytest.raises(ValueError, match='unknown'):
+        MultiLabelClassifier('bce', epochs=1).fit(x, np.nan_to_num(y)).score(x, y)
 
 
 def test_a_mask_is_no_number():
     x, y = table()
-    with pytest.raises(ValueError, match='NaN'): MultiLabelClassifier(epochs=1).fit(np.ma.masked_array(x, mask=x > 2), y)
+    with pytest.raises(ValueError, match='NaN'):
+        MultiLabelClassifier(epochs=1).fit(np.ma.masked_array(x, mask=x > 2), y)
 
 
 @pytest.mark.parametrize('seed', [-1, 2**32, 1.5])
@@ -215,29 +238,41 @@ def test_a_seed_has_a_name(seed):
 
 # ---- training and its records
 
-@pytest.mark.parametrize('loss, settings', [('bce', dict(pos_weight=np.ones(3))), ('bce', dict(pos_weight=torch.ones(3))), ('reg', dict(temperature=np.float32(.125))), ('reg', dict(product=torch.bfloat16))])
+@pytest.mark.parametrize('loss, settings', [('bce', dict(pos_weight=np.ones(3))),
+                                            ('bce', dict(pos_weight=torch.ones(3))),
+                                            ('reg', dict(temperature=np.float32(.125))),
+                                            ('reg', dict(product=torch.bfloat16))])
 def test_what_is_trained_can_be_saved(loss, settings, tmp_path):
     t = train(read(table()), 'mlp', loss, dict(epochs=1, loss=settings), share=np.float32(.5), seed=np.int64(3))
     t.save(tmp_path/'m.safetensors')
     again = load_trained(tmp_path/'m.safetensors')
-    assert (again.seed, again.share) == (3, .5) and np.allclose(again.predict(table()[0])['features'], t.predict(table()[0])['features'])
+    assert ((again.seed, again.share) == (3, .5) and np.allclose(again.predict(table()[0])['features'],
+                                                                 t.predict(table()[0])['features']))
 
 
 def test_what_cannot_be_saved_is_not_trained():
-    with pytest.raises(ValueError, match='^settings.encoder: expected what JSON can hold'): train(read(table()), 'mlp', 'bce', dict(epochs=1, encoder=dict(widths={1, 2})))
+    with pytest.raises(ValueError, match='^settings.encoder: expected what JSON can hold'):
+        train(read(table()), 'mlp', 'bce', dict(epochs=1, encoder=dict(widths={1, 2})))
 
 
-@pytest.mark.parametrize('given, said', [(dict(checkpoints=[]), 'checkpoints'), (dict(checkpoints=['last', 'last']), 'checkpoints'), (dict(checkpoints=['zz']), 'checkpoints'),
-    (dict(bootstrap=1.5), 'bootstrap'), (dict(bootstrap=-5), 'bootstrap'), (dict(finetune=1.5), 'finetune'), (dict(finetune=-1), 'finetune'), (dict(probe=dict(epochs=-1)), 'probe.epochs'),
-    (dict(probe=dict(grid=[])), 'probe.grid'), (dict(probe=dict(grid=[[-1, 0]])), 'probe.grid'), (dict(lr='abc'), 'lr'), (dict(epochs=0), 'epochs'), (dict(precision='zzz'), 'precision'),
-    (dict(loss=dict(temperature=-1)), 'loss.temperature'), (dict(data=dict(most=-1)), 'data.most'), (dict(data=dict(resplit=.5)), 'data.resplit')])
+@pytest.mark.parametrize('given, said', [(dict(checkpoints=[]), 'checkpoints'),
+    (dict(checkpoints=['last', 'last']), 'checkpoints'), (dict(checkpoints=['zz']), 'checkpoints'),
+    (dict(bootstrap=1.5), 'bootstrap'), (dict(bootstrap=-5), 'bootstrap'), (dict(finetune=1.5), 'finetune'),
+    (dict(finetune=-1), 'finetune'), (dict(probe=dict(epochs=-1)), 'probe.epochs'),
+    (dict(probe=dict(grid=[])), 'probe.grid'), (dict(probe=dict(grid=[[-1, 0]])), 'probe.grid'), (dict(lr='abc'), 'lr'),
+    (dict(epochs=0), 'epochs'), (dict(precision='zzz'), 'precision'),
+    (dict(loss=dict(temperature=-1)), 'loss.temperature'), (dict(data=dict(most=-1)), 'data.most'),
+    (dict(data=dict(resplit=.5)), 'data.resplit')])
 def test_an_experiment_that_would_fail_is_not_planned(given, said):
-    with pytest.raises(ValueError, match=f'settings.{said}|{said}: expected'): Experiment('digits', 'resnet', 'reg', given)
+    with pytest.raises(ValueError, match=f'settings.{said}|{said}: expected'):
+        Experiment('digits', 'resnet', 'reg', given)
 
 
-@pytest.mark.parametrize('more', [dict(seed=-1), dict(seed=0.), dict(seed=True), dict(seed=2**40), dict(seed=None), dict(fraction=True), dict(fraction='a'), dict(fraction=0)])
+@pytest.mark.parametrize('more', [dict(seed=-1), dict(seed=0.), dict(seed=True), dict(seed=2**40), dict(seed=None),
+                                  dict(fraction=True), dict(fraction='a'), dict(fraction=0)])
 def test_shares_and_seeds_of_experiments(more):
-    with pytest.raises(ValueError, match=f'^{next(iter(more))}: expected'): Experiment('digits', 'resnet', 'reg', **more)
+    with pytest.raises(ValueError, match=f'^{next(iter(more))}: expected'):
+        Experiment('digits', 'resnet', 'reg', **more)
 
 
 def test_scores_are_kept_as_they_are(tmp_path, monkeypatch):
@@ -245,7 +280,8 @@ def test_scores_are_kept_as_they_are(tmp_path, monkeypatch):
     y, key = {'val': np.eye(2, dtype=np.uint8)}, ('own', 'last', 'val')
     for p in ([[0., 1], [2, 1e5]], [[1e-9, 2e-9], [3e-9, 4e-9]], [[.5, .25], [1, 2]]):
         save_scores('r', {key: np.array(p)}, y)
-        assert np.allclose(stored_scores('r')[key], p, rtol=1e-3, atol=0) and stored_scores('r')['labels', '', 'val'].tolist() == [[1, 0], [0, 1]]
+        assert (np.allclose(stored_scores('r')[key], p, rtol=1e-3, atol=0)
+                and stored_scores('r')['labels', '', 'val'].tolist() == [[1, 0], [0, 1]])
     for bad in (np.full((2, 2), np.nan), np.zeros((5, 2)), np.zeros((2, 3))):
         with pytest.raises(ValueError, match='^kept: expected'): save_scores('r', {key: bad}, y)
     with pytest.raises(ValueError, match='^run: expected scores of test data'): reread('r', lambda y, p: 0, 'own')
@@ -302,7 +338,9 @@ def test_questions_that_a_store_cannot_answer(tmp_path):
     s = records_in(tmp_path)
     for bad in (dict(settings={}), dict(split=None), dict(seed=[1, None])):
         with pytest.raises(ValueError, match=f'^{next(iter(bad))}: expected a text, a number'): s.records(**bad)
-    assert [r['seed'] for r in s.records(seed=np.int64(1))] == [r['seed'] for r in s.records(seed=np.arange(1, 2).tolist())] == [1]
+    assert [r['seed']
+            for r in s.records(seed=np.int64(1))] == [r['seed']
+                                                      for r in s.records(seed=np.arange(1, 2).tolist())] == [1]
     with pytest.raises(ValueError, match='^records: expected all records of a run, got none'): s.append([])
     s.publish()
     s.published.write_bytes(b'damaged')

@@ -1,6 +1,7 @@
-"""Random cases for all losses, against an independent float64 reference (`reference_losses.py`, written from the formulas alone).
+"""Random cases for all losses, against an independent float64 reference (`reference_losses.py`, from the formulas alone).
 
-Batches of 1 to 70, 1 to 200 labels, every pair of formats, strided and expanded tensors, zero and huge rows, references, tiles, temperatures.
+Batches of 1 to 70, 1 to 200 labels, every pair of formats, strided and expanded tensors, zero and huge rows, references,
+tiles, temperatures.
 A few hundred cases here; `make holds` runs thousands, by MLCL_FUZZ, and keeps their number and the worst error."""
 import json
 import os
@@ -62,10 +63,12 @@ def lengths(x):
 def one_contrastive(name, c):
     "Relative errors of value and gradient; the gradient by the unit vectors."
     loss, settings = contrastive(name, c)
-    given, wide = c["references"] != "none" and name != "proto", "float64" if c["embedding_dtype"] == "float64" else "float32"
+    given, wide = (c["references"] != "none" and name != "proto", "float64" if c["embedding_dtype"] == "float64"
+                   else "float32")
     x = tensor(c["embeddings"], c["embedding_dtype"], c["embedding_layout"]).requires_grad_()
     y = tensor(c["labels"], c["label_dtype"], c["label_layout"])
-    refs = (tensor(c["ref_embeddings"], c["embedding_dtype"]).requires_grad_(), tensor(c["ref_labels"], c["label_dtype"])) if given else ()
+    refs = (tensor(c["ref_embeddings"], c["embedding_dtype"]).requires_grad_(),
+            tensor(c["ref_labels"], c["label_dtype"])) if given else ()
     value = loss(x, y, *refs)
     arrays = c["embeddings"], c["labels"], *((c["ref_embeddings"], c["ref_labels"]) if given else ())
     want, slope = getattr(reference, name)(*arrays, **settings), reference.gradient(name, *arrays, **settings)
@@ -86,10 +89,12 @@ def one_contrastive(name, c):
 def one_logit(name, c):
     settings = dict(db=dict(label_counts=c["class_counts"].tolist(), n_instances=c["n_train"])).get(name, {})
     loss = losses.make_loss(name, c["labels"].shape[1], 4, **settings)
-    x, y = tensor(c["logits"], c["embedding_dtype"], c["embedding_layout"]).requires_grad_(), tensor(c["labels"], c["label_dtype"], c["label_layout"])
+    x, y = (tensor(c["logits"], c["embedding_dtype"], c["embedding_layout"]).requires_grad_(),
+            tensor(c["labels"], c["label_dtype"], c["label_layout"]))
     value = loss(x, y)
     logits = np.repeat(c["logits"][:1], len(c["logits"]), 0) if c["embedding_layout"] == "expanded" else c["logits"]
-    want = getattr(reference, name)(logits, c["labels"], **(dict(class_counts=c["class_counts"], n_train=c["n_train"]) if name == "db" else {}))
+    want = getattr(reference, name)(logits, c["labels"], **(dict(class_counts=c["class_counts"], n_train=c["n_train"])
+                                                            if name == "db" else {}))
     assert value.isfinite() and torch.autograd.grad(value, x)[0].isfinite().all(), c["index"]
     return "float64" if c["embedding_dtype"] == "float64" else "float32", [abs(value.item() - want) / (1 + abs(want))]
 
@@ -102,7 +107,8 @@ def test_random_cases(name):
         c = reference_cases.case(i, seed=(CONTRASTIVE + LOGITS).index(name))
         wide, errors = run(name, c)
         worst[wide] = max(worst[wide], *errors)
-        assert max(errors) <= TOLERANCE[wide], (name, i, errors, {k: v for k, v in c.items() if not hasattr(v, "shape")})
+        assert max(errors) <= TOLERANCE[wide], (name, i, errors,
+                                                {k: v for k, v in c.items() if not hasattr(v, "shape")})
     if folder := os.environ.get("MLCL_FUZZ_TO"):
         (Path(folder) / f"{name}.json").write_text(json.dumps(dict(cases=N, **worst)))
 

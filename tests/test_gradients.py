@@ -21,7 +21,8 @@ F64 = torch.float64
 
 def make(name, y, dim=4, **settings):
     torch.manual_seed(1)
-    return make_loss(name, y.shape[1], dim, **settings).double(), torch.randn(len(y), dim, dtype=F64, requires_grad=True)
+    return (make_loss(name, y.shape[1], dim, **settings).double(),
+            torch.randn(len(y), dim, dtype=F64, requires_grad=True))
 
 
 def quiet(f, *args):
@@ -37,7 +38,8 @@ def test_forces_are_the_gradient(name, batch):
     for temperature in (0.1, 1.0):
         loss, x = make(name, BATCHES[batch], temperature=temperature)
         at, f = [x, *loss.parameters()], forces(loss, x, BATCHES[batch])
-        mine, theirs = torch.autograd.grad((f.force * f.score).sum(), at), torch.autograd.grad(quiet(loss, x, BATCHES[batch]), at)
+        mine, theirs = (torch.autograd.grad((f.force * f.score).sum(), at),
+                        torch.autograd.grad(quiet(loss, x, BATCHES[batch]), at))
         assert all((a + b).abs().max() < 1e-10 for a, b in zip(mine, theirs))
 
 
@@ -59,7 +61,8 @@ def test_balance_and_gate(name):
         p = {k: v.sum(1) for k, v in parts(f.law, f.weight).items()}
         assert torch.allclose(p["attraction"], p["wanted"] + p["unwanted"], atol=1e-12)
         applied = parts(f.force, f.weight)["unwanted"]
-        assert not applied.any() if name in ("reg", "sincere") else torch.allclose(f.law, f.force, rtol=1e-12, atol=1e-14)
+        assert (not applied.any() if name in ("reg", "sincere")
+                else torch.allclose(f.law, f.force, rtol=1e-12, atol=1e-14))
         assert name == "reg" or f.force.sum(1).abs().max() < 1e-12
         assert all((v >= 0).all() for v in p.values()) and f.force.isfinite().all()
 
@@ -96,7 +99,8 @@ def test_received_adds_up(name):
     for k in ("attraction", "wanted", "unwanted"):
         total = sum(kind[k].sum() for kind in r.values())
         assert total.item() == pytest.approx(p[k].sum().item() * loss.temperature, abs=1e-12)
-    assert set(r) == {"instances", "prototypes"} - ({"prototypes"} if not hasattr(loss, "prototypes") else {"instances"} if name == "proto" else set())
+    assert set(r) == {"instances", "prototypes"} - ({"prototypes"} if not hasattr(loss, "prototypes")
+                                                    else {"instances"} if name == "proto" else set())
     if "prototypes" in r:
         assert torch.equal(r["prototypes"]["carriers"], torch.ones(4, dtype=F64))
 
@@ -109,7 +113,8 @@ def test_reach_is_the_length_of_a_single_pair_times_the_sine():
     f = forces(loss, x, y)
     got, s = reach(f, x), f.score.detach()[0]
     step = (f.law[0].abs() * (1 - s**2).sqrt() * loss.temperature).tolist()
-    assert got["attraction"] == pytest.approx(step[0], abs=1e-12) and got["wanted"] == pytest.approx(step[1], abs=1e-12) and got["unwanted"] == 0
+    assert (got["attraction"] == pytest.approx(step[0], abs=1e-12)
+            and got["wanted"] == pytest.approx(step[1], abs=1e-12) and got["unwanted"] == 0)
 
 
 def test_half_precision_and_class_indices():
@@ -139,21 +144,26 @@ def test_one_hot_sets_are_never_made_dense(monkeypatch):
         loss, x = make(name, BATCHES["random"])
         f = forces(loss, x, BATCHES["random"])
         received(f)
-        assert all(isinstance(r, OneHot) for r in f.refs if r.prototypes) and any(r.prototypes for r in f.refs) == hasattr(loss, "prototypes")
+        assert (all(isinstance(r, OneHot) for r in f.refs if r.prototypes) and any(r.prototypes for r in f.refs)
+                == hasattr(loss, "prototypes"))
 
 
 def test_measure_records_once_and_resumes(tmp_path, monkeypatch):
-    "A run leaves one record with a row before training and one an epoch; a second call trains nothing; training is not disturbed."
+    """A run leaves one record with a row before training and one an epoch; a second call trains nothing; training
+    is not disturbed."""
     ds, store = mlcl.data.load("digits", n=100), Store(tmp_path / "g")
     monkeypatch.setattr(mlcl.data, "load", lambda name: ds)
     table = dict(digits=("resnet", dict(epochs=2, batch_size=16, encoder=dict(widths=(4, 8)))))
     recs = observe_all(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store)
     assert [r["loss"] for r in recs] == ["reg", "base"]
     for r in recs:
-        assert {"id", "dataset", "encoder", "loss", "settings", "seed", "series", "labels", "versions", "seconds", "data_sha256"} <= set(r)
+        assert {"id", "dataset", "encoder", "loss", "settings", "seed", "series", "labels", "versions", "seconds",
+                "data_sha256"} <= set(r)
         fixed, training = r["series"]["fixed"], r["series"]["training"]
-        assert len(fixed["all"]["share"]) == 3 and len(training["all"]["share"]) == 2 and len(fixed["reach"]["wanted"]) == 3
-        assert (max(fixed["all"]["applied"]) == 0) == (r["loss"] == "reg") and len(r["labels"]["end"]["instances"]["carriers"]) == 10
+        assert (len(fixed["all"]["share"]) == 3 and len(training["all"]["share"]) == 2
+                and len(fixed["reach"]["wanted"]) == 3)
+        assert ((max(fixed["all"]["applied"]) == 0) == (r["loss"] == "reg")
+                and len(r["labels"]["end"]["instances"]["carriers"]) == 10)
     monkeypatch.setattr(gradients, "observe", lambda *a, **k: pytest.fail("trained again"))
     assert observe_all(table, ["reg", "base"], seeds=(0,), n_batches=2, store=store) == recs
     assert len(store.read()) == 2
@@ -165,7 +175,8 @@ def test_watching_does_not_disturb_training():
 
     ds = mlcl.data.load("digits", n=100)
     settings = dict(epochs=2, batch_size=16, encoder=dict(widths=(4, 8), dropout=0.5))
-    seen, plain = observe(ds, "resnet", "reg", settings, seed=3, n_batches=2), train(ds, "resnet", "reg", settings, seed=3)
+    seen, plain = (observe(ds, "resnet", "reg", settings, seed=3, n_batches=2),
+                   train(ds, "resnet", "reg", settings, seed=3))
     assert [h["train_loss"] for h in seen["history"]] == [h["train_loss"] for h in plain.history]
 
 
@@ -177,5 +188,6 @@ def test_the_runs_of_a_page_are_found_again(study, more):
     records = store_of(study).records()
     assert len(records) > 40
     for r in records:
-        what = dict(dataset=r['dataset'], encoder=r['encoder'], loss=r['loss'], settings=recorded(r['settings']), seed=r['seed'], **{k: r[k] for k in more})
+        what = dict(dataset=r['dataset'], encoder=r['encoder'], loss=r['loss'], settings=recorded(r['settings']),
+                    seed=r['seed'], **{k: r[k] for k in more})
         assert content_hash(what) == r['run'], r['run']

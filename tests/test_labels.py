@@ -54,6 +54,7 @@ def test_descriptions_are_finite(shape):
 
 
 @pytest.mark.parametrize('f', [cardinality, density, imbalance, cooccurrence, label_sets, buckets])
-@pytest.mark.parametrize('y', [np.zeros((0, 3)), np.zeros((3, 0)), np.zeros(3), np.array([[.5, 1]]), np.array([[np.nan, 1]]), np.array([[2, 1]])])
+@pytest.mark.parametrize('y', [np.zeros((0, 3)), np.zeros((3, 0)), np.zeros(3), np.array([[.5, 1]]),
+                               np.array([[np.nan, 1]]), np.array([[2, 1]])])
 def test_broken_matrices(f, y):
     with pytest.raises(ValueError, match='^y: '): f(y)

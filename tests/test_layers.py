@@ -29,7 +29,8 @@ def imported(path, tree):
         base = base + [part for part in (getattr(node, "module", None) or "").split(".") if part]
         for alias in node.names:
             full = [*base, *alias.name.split(".")]
-            if full[0] == "mlcl" and not full[1:2] in ([], ["__version__"]) and not full[1].startswith("_"): yield full[1], node.lineno
+            if full[0] == "mlcl" and not full[1:2] in ([], ["__version__"]) and not full[1].startswith("_"):
+                yield full[1], node.lineno
 
 
 def public(tree):
@@ -64,7 +65,8 @@ def test_a_module_is_short_and_begins_with_its_imports(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     written = range(lines.index("# %% auto #0"), len(lines)) if "# %% auto #0" in lines else range(len(lines))
     assert sum(bool(line) and not line.startswith("# %% ") for line in lines) < 300
-    assert [i + 1 for i in written if len(lines[i]) > 120 and not lines[i].startswith(("__all__ =", " " * 11 + "'"))] == []
+    assert [i + 1 for i in written if len(lines[i]) > 120
+            and not lines[i].startswith(("__all__ =", " " * 11 + "'"))] == []
     defined = [n.lineno for n in TREES[path].body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     imports = [n for n in TREES[path].body if isinstance(n, (ast.Import, ast.ImportFrom))]
     late = [n.lineno for n in imports if defined and n.lineno > defined[-1]]

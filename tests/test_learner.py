@@ -53,7 +53,8 @@ def test_features_are_learned():
 
 
 def test_best_epoch_is_chosen_on_validation_data(monkeypatch):
-    "A probe that peaks in the middle: the best epoch follows it, on validation and not on training data, and its weights are kept."
+    """A probe that peaks in the middle: the best epoch follows it, on validation and not on training data, and its
+    weights are kept."""
     import mlcl.callbacks as callbacks
     val, seen = iter([.2, .6, .4, .5]), []
     def probe(model, splits):
@@ -68,7 +69,8 @@ def test_best_epoch_is_chosen_on_validation_data(monkeypatch):
 def test_nan_stops_with_the_place(loss):
     ds = toy()
     ds.x[5, 0] = np.nan
-    with pytest.raises(TrainingFailed, match=r'^model outputs are not finite in epoch 1, batch \d+$'): train(ds, loss=loss, settings=FAST)
+    with pytest.raises(TrainingFailed, match=r'^model outputs are not finite in epoch 1, batch \d+$'):
+        train(ds, loss=loss, settings=FAST)
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'model'])
@@ -82,7 +84,8 @@ def test_save_and_load(loss, name, tmp_path):
         for c in ('last', 'best'):
             for k, v in t.outputs(split, c).items(): np.testing.assert_array_equal(v, back.outputs(split, c)[k])
     np.testing.assert_array_equal(bare.predict(ds.x[:5])['features'], t.predict(ds.x[:5])['features'])
-    assert back.settings == json.loads(json.dumps(t.settings)) and back.history == t.history and back.best_epoch == t.best_epoch
+    assert (back.settings == json.loads(json.dumps(t.settings)) and back.history == t.history
+            and back.best_epoch == t.best_epoch)
     with pytest.raises(ValueError, match='ds'): bare.outputs('test')
 
 
@@ -93,7 +96,8 @@ def test_saved_files_are_only_tensors_and_json(tmp_path):
     raw = (tmp_path/'m'/'model.safetensors').read_bytes()
     size = int.from_bytes(raw[:8], 'little')
     header = json.loads(raw[8:8 + size])
-    assert sum(b - a for a, b in (v['data_offsets'] for k, v in header.items() if k != '__metadata__')) == len(raw) - 8 - size
+    assert sum(b - a for a, b in (v['data_offsets'] for k, v in header.items()
+                                  if k != '__metadata__')) == len(raw) - 8 - size
 
 
 def test_a_pickle_is_refused(tmp_path):
@@ -103,7 +107,8 @@ def test_a_pickle_is_refused(tmp_path):
 
 @pytest.mark.parametrize('encoder', ['bag', 'conv', 'transformer', 'hf'])
 def test_text_encoders_train_and_save(encoder, tmp_path):
-    ds, options = toy(kind='text'), dict(bag=dict(widths=(8,), emb=8), conv=dict(filters=4, emb=8), transformer=dict(dim=8, layers=1), hf={})[encoder]
+    ds, options = toy(kind='text'), dict(bag=dict(widths=(8,), emb=8), conv=dict(filters=4, emb=8),
+                                         transformer=dict(dim=8, layers=1), hf={})[encoder]
     if encoder == 'hf':
         pytest.importorskip('transformers')
         tiny_roberta(tmp_path/'roberta', ds.x)
@@ -114,7 +119,8 @@ def test_text_encoders_train_and_save(encoder, tmp_path):
     np.testing.assert_allclose(back.outputs('test')['features'], t.outputs('test')['features'], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('n,bs,want', [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1]), (3, 8, [3])])
+@pytest.mark.parametrize('n,bs,want', [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]),
+                                       (3, 1, [1, 1, 1]), (3, 8, [3])])
 def test_batches(n, bs, want):
     x = torch.arange(n)
     for shuffle, workers in ((False, 0), (True, 0), (True, 2)):
@@ -135,7 +141,8 @@ def test_settings():
     assert complete() == DEFAULTS and complete() is not DEFAULTS
     with pytest.raises(ValueError, match='batch_size'): complete(dict(bs=3))
     with pytest.raises(ValueError, match='expected'): train(toy(), loss='no loss', settings=FAST)
-    with pytest.raises(ValueError, match='expected'): train(toy(), loss='reg', settings=FAST | dict(encoder=dict(depth=3)))
+    with pytest.raises(ValueError, match='expected'):
+        train(toy(), loss='reg', settings=FAST | dict(encoder=dict(depth=3)))
     with pytest.raises(ValueError, match='warmup'): train(toy(), loss='reg', settings=FAST | dict(warmup=2))
 
 
@@ -165,14 +172,16 @@ def test_new_layers_can_have_a_rate_of_their_own(loss):
 def make_learner_state(loss):
     "The weights with which `train` begins."
     from fastai.torch_core import no_random
-    with no_random(0): return {n: p.detach().cpu().clone() for n, p in make_learner(toy(), 'mlp', loss, FAST).model.named_parameters()}
+    with no_random(0):
+        return {n: p.detach().cpu().clone() for n, p in make_learner(toy(), 'mlp', loss, FAST).model.named_parameters()}
 
 
 def test_biases_can_begin_at_the_frequencies():
     ds = toy()
     heads = {k: make_learner(ds, 'mlp', 'bce', FAST | dict(prior_bias=k)).model.head for k in (True, False)}
     share = (ds.y[ds.splits['train']] == 1).mean(0)
-    assert np.abs(torch.sigmoid(heads[True].bias.detach().cpu()).numpy() - share).max() < .02 < np.abs(torch.sigmoid(heads[False].bias.detach().cpu()).numpy() - share).max()
+    assert np.abs(torch.sigmoid(heads[True].bias.detach().cpu()).numpy()
+                  - share).max() < .02 < np.abs(torch.sigmoid(heads[False].bias.detach().cpu()).numpy() - share).max()
     assert heads[True].bias.requires_grad and heads[True].bias.dtype == torch.float32
     a, b = (train(ds, 'mlp', 'reg', FAST | dict(prior_bias=k)).outputs()['features'] for k in (True, False))
     np.testing.assert_array_equal(a, b) # nothing for a loss without such a head
@@ -181,7 +190,8 @@ def test_biases_can_begin_at_the_frequencies():
 @pytest.mark.parametrize('name', ['lr', 'head_lr'])
 @pytest.mark.parametrize('rate', [-1, 0, float('nan'), float('inf'), '1e-3'])
 def test_a_rate_is_above_zero(name, rate):
-    with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got'): make_learner(toy(), 'mlp', 'bce', FAST | {name: rate})
+    with pytest.raises(ValueError, match=f'^{name}: expected a number above 0, got'):
+        make_learner(toy(), 'mlp', 'bce', FAST | {name: rate})
 
 
 def test_biases_count_what_is_known():
@@ -220,7 +230,8 @@ def test_half_precision_is_finite(loss):
     *x, y = next(iter(learn.dls.train))
     with torch.autocast('cpu', dtype=torch.bfloat16): value = learn.loss_func(learn.model(*x).float(), y)
     value.backward()
-    assert torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in learn.model.parameters() if p.grad is not None)
+    assert (torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in learn.model.parameters()
+                                          if p.grad is not None))
 
 
 def test_a_second_training_starts_with_the_encoder_and_a_new_head():
@@ -230,9 +241,11 @@ def test_a_second_training_starts_with_the_encoder_and_a_new_head():
     assert all(torch.equal(start[k], given[k]) for k in given) and learn.model.head.out_features == 4
     more = train(ds, loss='bce', settings=FAST, start=first.model.encoder)
     assert not torch.equal(more.model.encoder.layers[0].weight, first.model.encoder.layers[0].weight)
-    assert all(torch.equal(v, given[k]) for k, v in first.model.encoder.state_dict().items()) # the first model is left alone
+    # the first model is left alone
+    assert all(torch.equal(v, given[k]) for k, v in first.model.encoder.state_dict().items())
     assert not same(state(more), state(train(ds, loss='bce', settings=FAST)))
-    with pytest.raises(RuntimeError): train(ds, loss='bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)
+    with pytest.raises(RuntimeError):
+        train(ds, loss='bce', settings=dict(FAST, encoder=dict(widths=(8,))), start=first.model.encoder)
 
 
 def test_the_loss_is_told_when_an_epoch_is_over():

@@ -11,7 +11,8 @@ import torch
 from mlcl.losses import LOSSES
 from mlcl.losses.contrast import ContrastiveLoss
 
-HEAVY = {"sklearn", "scipy", "pandas", "fastai", "fastcore", "matplotlib", "torchvision", "iterstrat", "pyarrow", "seaborn", "statsmodels"}
+HEAVY = {"sklearn", "scipy", "pandas", "fastai", "fastcore", "matplotlib", "torchvision", "iterstrat", "pyarrow",
+         "seaborn", "statsmodels"}
 
 
 def fresh(code):
@@ -48,7 +49,8 @@ CONTRASTIVE = [n for n, c in LOSSES.items() if c.route == "embeddings"]
 def test_documentation(name):
     "Every example runs; `help` says what a call takes, gives and raises, and spells the settings out."
     cls = LOSSES[name]
-    (test,) = (t for t in doctest.DocTestFinder(recurse=False).find(cls, globs=vars(importlib.import_module(cls.__module__)) | dict(torch=torch)))
+    names = vars(importlib.import_module(cls.__module__)) | dict(torch=torch)
+    (test,) = doctest.DocTestFinder(recurse=False).find(cls, globs=names)
     assert test.examples
     torch.manual_seed(0)
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0

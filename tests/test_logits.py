@@ -1,4 +1,5 @@
-"The eight losses on logits: loops over the definitions, stated gradients, number formats, degenerate label sets, bad input, and what a trained model keeps."
+"""The eight losses on logits: loops over the definitions, stated gradients, number formats, degenerate label sets,
+bad input, and what a trained model keeps."""
 import json
 import math
 import warnings
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from mlcl.checks import check_gradient, label_batches, random_labels
-from mlcl.losses import (LOSSES, AsymmetricLoss, BCELoss, DistributionBalancedLoss, FocalLoss, HillLoss, NoPositivesWarning, SPLCLoss, TwoWayLoss,
+from mlcl.losses import (LOSSES, AsymmetricLoss, BCELoss, DistributionBalancedLoss, FocalLoss, HillLoss,
+                         NoPositivesWarning, SPLCLoss, TwoWayLoss,
                          ZLPRLoss, make_loss)
 from mlcl.losses.bce import LogitLoss, balanced_weights
 from mlcl.losses.checks import NothingKnownWarning
@@ -18,10 +20,14 @@ BATCHES = label_batches()
 LOGITS = ("bce", "focal", "asl", "zlpr", "twoway", "db", "hill", "splc")
 WEIGHTED = ("bce", "focal", "asl")
 COUNTS, N = [0, 30, 3, 1, 7], 30
-CASES = [("bce", {}), ("focal", {}), ("focal", dict(gamma=0.5, alpha=0.25)), ("asl", {}), ("asl", dict(gamma_neg=1.0, gamma_pos=0.0, margin=0.0)),
-         ("asl", dict(gamma_neg=0.5, gamma_pos=0.5, margin=0.3)), ("zlpr", {}), ("twoway", {}), ("twoway", dict(t_pos=0.5, t_neg=2.0)),
-         ("db", {}), ("db", dict(gamma=0.5, kappa=5.0, bias=1.0, alpha=0.0)), ("hill", {}), ("hill", dict(lam=1.0, margin=0.5, gamma=1.0)),
-         ("splc", {}), ("splc", dict(change_epoch=0)), ("splc", dict(change_epoch=0, threshold=0.3, margin=0.0, gamma=0.5))]
+CASES = [("bce", {}), ("focal", {}), ("focal", dict(gamma=0.5, alpha=0.25)), ("asl", {}),
+         ("asl", dict(gamma_neg=1.0, gamma_pos=0.0, margin=0.0)),
+         ("asl", dict(gamma_neg=0.5, gamma_pos=0.5, margin=0.3)), ("zlpr", {}), ("twoway", {}),
+         ("twoway", dict(t_pos=0.5, t_neg=2.0)),
+         ("db", {}), ("db", dict(gamma=0.5, kappa=5.0, bias=1.0, alpha=0.0)), ("hill", {}),
+         ("hill", dict(lam=1.0, margin=0.5, gamma=1.0)),
+         ("splc", {}), ("splc", dict(change_epoch=0)),
+         ("splc", dict(change_epoch=0, threshold=0.3, margin=0.0, gamma=0.5))]
 IDS = [f"{n}-{'-'.join(map(str, s.values())) or 'default'}" for n, s in CASES]
 
 
@@ -79,7 +85,8 @@ def naive_db(x, pos, i, l, y, alpha=0.1, beta=10.0, mu=0.2, bias=0.05, kappa=2.0
     weight = alpha + (1 / (1 + math.exp(-beta * (1 / n[l] / below - mu))) if below else 1)
     z = x - bias * math.log(N / n[l] - 1)
     p = sigmoid(z)
-    return weight * ((1 - p) ** gamma * (1 + (-z).exp()).log() if pos else p**gamma * (1 + (kappa * z).exp()).log() / kappa)
+    return weight * ((1 - p) ** gamma * (1 + (-z).exp()).log() if pos
+                     else p**gamma * (1 + (kappa * z).exp()).log() / kappa)
 
 
 @entries
@@ -99,7 +106,8 @@ def naive_zlpr(x, y):
     total, x, y = 0 * x.sum(), x[(y == y).any(1)], y[(y == y).any(1)]
     for xi, yi in zip(x, y):
         neg, pos = [a for a, b in zip(xi, yi) if b == 0], [a for a, b in zip(xi, yi) if b == 1]
-        total = total + (1 + sum(n.exp() for n in neg) + sum((-p).exp() for p in pos) + sum((n - p).exp() for n in neg for p in pos) + 0 * xi[0]).log()
+        total = total + (1 + sum(n.exp() for n in neg) + sum((-p).exp() for p in pos)
+                         + sum((n - p).exp() for n in neg for p in pos) + 0 * xi[0]).log()
     return total / max(len(x), 1)
 
 
@@ -109,13 +117,15 @@ def naive_twoway(x, y, t_pos=4.0, t_neg=1.0):
         sets = []
         for s, t in zip(a, b):
             if (t == 1).any():
-                neg, pos = (sum((sign * u / temp).exp() for u, v in zip(s, t) if v == k) for sign, temp, k in ((1, t_neg, 0), (-1, t_pos, 1)))
+                neg, pos = (sum((sign * u / temp).exp() for u, v in zip(s, t) if v == k)
+                            for sign, temp, k in ((1, t_neg, 0), (-1, t_pos, 1)))
                 sets.append((1 + neg**t_neg * pos**t_pos).log() if (t == 0).any() else 0 * s[0])
         total = total + sum(sets) / max(len(sets), 1)
     return total
 
 
-NAIVE = dict(bce=naive_bce, focal=naive_focal, asl=naive_asl, zlpr=naive_zlpr, twoway=naive_twoway, db=naive_db, hill=naive_hill, splc=naive_splc)
+NAIVE = dict(bce=naive_bce, focal=naive_focal, asl=naive_asl, zlpr=naive_zlpr, twoway=naive_twoway, db=naive_db,
+             hill=naive_hill, splc=naive_splc)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -151,7 +161,8 @@ def shares(x, y, t_pos, t_neg):
     return (t_neg * n.log() + t_pos * p.log()).sigmoid() * (neg / n - pos / p) / len(x)
 
 
-def stated(name, x, y, gamma=2.0, alpha=None, gamma_neg=4.0, gamma_pos=1.0, margin=0.05, t_pos=4.0, t_neg=1.0, kappa=2.0, bias=0.05, lam=1.5,
+def stated(name, x, y, gamma=2.0, alpha=None, gamma_neg=4.0, gamma_pos=1.0, margin=0.05, t_pos=4.0, t_neg=1.0,
+           kappa=2.0, bias=0.05, lam=1.5,
            threshold=0.6, change_epoch=1, **_):
     p, size = x.sigmoid(), y.numel()
     if name == "bce":
@@ -160,13 +171,15 @@ def stated(name, x, y, gamma=2.0, alpha=None, gamma_neg=4.0, gamma_pos=1.0, marg
         a = 1 if alpha is None else alpha * y + (1 - alpha) * (1 - y)
         return (1 - 2 * y) * a * focal_force((2 * y - 1) * x, gamma) / size
     if name == "hill":
-        return torch.where(y == 1, -focal_force(x - (1 if margin == 0.05 else margin), gamma), p**2 * (1 - p) * (2 * lam - 3 * p)) / size
+        return torch.where(y == 1, -focal_force(x - (1 if margin == 0.05 else margin), gamma),
+                           p**2 * (1 - p) * (2 * lam - 3 * p)) / size
     if name == "splc":
         down = torch.where((p > threshold) & (change_epoch == 0), -focal_force(x, gamma), focal_force(-x, gamma))
         return torch.where(y == 1, -focal_force(x - (1 if margin == 0.05 else margin), gamma), down) / size
     if name == "asl":
         pm = (p - margin).clamp(min=1e-300)
-        neg = p * (1 - p) * (pm**gamma_neg / (1 - pm) - gamma_neg * pm ** (gamma_neg - 1) * (1 - pm).log()) * (p > margin)
+        neg = p * (1 - p) * (pm**gamma_neg / (1 - pm) - gamma_neg * pm ** (gamma_neg - 1)
+                             * (1 - pm).log()) * (p > margin)
         return torch.where(y == 1, -focal_force(x, gamma_pos), neg) / size
     if name == "zlpr":
         neg, pos = x.exp() * (1 - y), (-x).exp() * y
@@ -213,7 +226,8 @@ def gaps(shape, kind):
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name, settings", CASES, ids=IDS)
 def test_unknown_labels_count_nowhere(name, settings, batch, kind):
-    "Value and gradient are those of the loop over known entries; what stands at an unknown entry changes nothing and feels nothing."
+    """Value and gradient are those of the loop over known entries; what stands at an unknown entry changes nothing
+    and feels nothing."""
     g = gaps(BATCHES[batch].shape, kind)
     y = BATCHES[batch].masked_fill(g, math.nan)
     x = scores(y).requires_grad_()
@@ -277,7 +291,8 @@ def test_pos_weight_multiplies_the_terms_of_positives(name, unknown):
     if unknown:
         y[gaps(y.shape, "scattered")] = math.nan
     x, n = scores(y), (y == y).sum().item()
-    one = torch.stack([NAIVE[name](x[i : i + 1, l : l + 1], y[i : i + 1, l : l + 1]) * (w[l] if y[i, l] == 1 else 1) for i in range(7) for l in range(5)])
+    one = torch.stack([NAIVE[name](x[i : i + 1, l : l + 1], y[i : i + 1, l : l + 1]) * (w[l] if y[i, l] == 1 else 1)
+                       for i in range(7) for l in range(5)])
     for given in (w, tuple(w), np.array(w), np.array(w, np.float32), torch.tensor(w)):
         assert make(name, pos_weight=given)(x, y).item() == pytest.approx(one.sum().item() / n, abs=1e-12)
     assert make(name, pos_weight=[1.0] * 5)(x, y).item() == pytest.approx(make(name)(x, y).item(), abs=1e-12)
@@ -286,7 +301,9 @@ def test_pos_weight_multiplies_the_terms_of_positives(name, unknown):
 def test_pos_weight_is_torchs():
     y, w = random_labels(7, 5), torch.tensor([0.5, 1.0, 2.0, 3.0, 40.0])
     x = scores(y)
-    assert make("bce", pos_weight=w)(x, y).item() == pytest.approx(torch.nn.BCEWithLogitsLoss(pos_weight=w)(x, y).item(), abs=1e-12)
+    assert make("bce", pos_weight=w)(x,
+                                     y).item() == pytest.approx(torch.nn.BCEWithLogitsLoss(pos_weight=w)(x, y).item(),
+                                                                abs=1e-12)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -294,8 +311,10 @@ def test_balanced_weights(name):
     "(N − n)/n within [1/c, c], counts clamped to 1…N − 1."
     expected = [min(max((N - n) / n, 0.1), 10.0) for n in (1, 29, 3, 1, 7)]
     loss = make(name, pos_weight="balanced")
-    assert loss.pos_weight.tolist() == pytest.approx(expected, abs=1e-12) and loss.pos_weight.tolist() == balanced_weights(COUNTS, N).tolist()
-    assert make(name, pos_weight="balanced", clip=100).pos_weight.tolist() == pytest.approx([29.0, 1 / 29, 9.0, 29.0, 23 / 7])
+    assert (loss.pos_weight.tolist() == pytest.approx(expected, abs=1e-12)
+            and loss.pos_weight.tolist() == balanced_weights(COUNTS, N).tolist())
+    assert make(name, pos_weight="balanced",
+                clip=100).pos_weight.tolist() == pytest.approx([29.0, 1 / 29, 9.0, 29.0, 23 / 7])
     assert not loss.state_dict() and loss.half().pos_weight.dtype == F64
     assert make(name).pos_weight is None and make(name, clip=3).pos_weight is None
 
@@ -304,7 +323,8 @@ def test_balanced_weights_balance():
     "Positives and negatives of a label push and pull alike at the start."
     y = random_labels(200, 6)
     x = torch.zeros(200, 6, dtype=F64, requires_grad=True)
-    (g,) = torch.autograd.grad(make_loss("bce", 6, 4, y.sum(0).int().tolist(), 200, pos_weight="balanced", clip=1e3)(x, y), x)
+    (g,) = torch.autograd.grad(make_loss("bce", 6, 4, y.sum(0).int().tolist(), 200, pos_weight="balanced",
+                                         clip=1e3)(x, y), x)
     assert g.sum(0).abs().max() < 1e-15
 
 
@@ -316,7 +336,8 @@ def test_splc_counts_epochs():
     for over in (False, False, True, True):
         assert loss.corrected(x, y).tolist() == [[over, False]]
         loss.after_epoch()
-    assert loss.epoch == 4 and not loss.corrected(x, torch.ones(1, 2)).any() and not loss.corrected(x, y * math.nan).any()
+    assert (loss.epoch == 4 and not loss.corrected(x, torch.ones(1, 2)).any()
+            and not loss.corrected(x, y * math.nan).any())
 
 
 def test_splc_margin_is_not_taken_off_a_corrected_negative():
@@ -333,13 +354,16 @@ def test_splc_threshold_itself_is_not_corrected():
 def test_hill_sums_and_its_bound():
     x = torch.tensor([[50.0, -50.0]], dtype=F64)
     assert HillLoss(reduction="sum")(x, torch.zeros(1, 2)).item() == pytest.approx(0.5, abs=1e-12)
-    assert HillLoss(1.0, 0, 0)(x * 0, torch.tensor([[1, 0]])).item() == pytest.approx((math.log(2) + 0.125) / 2, abs=1e-12)
+    assert HillLoss(1.0, 0, 0)(x * 0,
+                               torch.tensor([[1, 0]])).item() == pytest.approx((math.log(2) + 0.125) / 2, abs=1e-12)
 
 
 # Number formats and extremes
 
-EXTREME = torch.tensor([[200.0, -200.0, 0.0, 200.0, -200.0], [-200.0, 200.0, 200.0, -200.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, -3.0, 2.0, 100.0, -90.0]])
-SETS = {"mixed": torch.tensor([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 1]]), "empty": torch.zeros(4, 5), "full": torch.ones(4, 5),
+EXTREME = torch.tensor([[200.0, -200.0, 0.0, 200.0, -200.0], [-200.0, 200.0, 200.0, -200.0, 0.0],
+                        [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, -3.0, 2.0, 100.0, -90.0]])
+SETS = {"mixed": torch.tensor([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 1]]),
+        "empty": torch.zeros(4, 5), "full": torch.ones(4, 5),
         "one empty, one full": torch.tensor([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 0], [1, 0, 0, 1, 0]])}
 
 
@@ -368,7 +392,8 @@ def test_asl_half_precision_is_finite(dtype, margin, gammas):
             value = loss(x, torch.full((1, 2), label))
             (g,) = torch.autograd.grad(value, x)
             assert value.isfinite() and g.isfinite().all() and value >= 0
-            assert value.item() == pytest.approx(loss(x.detach().double(), torch.full((1, 2), label)).item(), rel=1e-2, abs=1e-6)
+            assert value.item() == pytest.approx(loss(x.detach().double(), torch.full((1, 2), label)).item(),
+                                                 rel=1e-2, abs=1e-6)
 
 
 def test_asl_margin_ignores_easy_and_forgives_hopeless_negatives():
@@ -385,7 +410,8 @@ def test_zlpr_zero_logit_and_full_set():
         value = ZLPRLoss()(x, y)
         (g,) = torch.autograd.grad(value, x)
         k = int(y.sum())
-        assert value.item() == pytest.approx(math.log(1 + k) + math.log(1 + 3 - k), abs=1e-6) and g.isfinite().all() and g.any()
+        assert (value.item() == pytest.approx(math.log(1 + k) + math.log(1 + 3 - k), abs=1e-6) and g.isfinite().all()
+                and g.any())
 
 
 def grad_modes_survive(loss, y):
@@ -442,7 +468,8 @@ def test_permutations_change_nothing(name):
     x, rows, cols = scores(y), torch.randperm(9), torch.randperm(5)
     value = make(name)(x, y).item()
     assert make(name)(x[rows], y[rows]).item() == pytest.approx(value, abs=1e-12)
-    assert make(name, counts=[COUNTS[c] for c in cols])(x[:, cols], y[:, cols]).item() == pytest.approx(value, abs=1e-12)
+    assert make(name, counts=[COUNTS[c] for c in cols])(x[:, cols],
+                                                        y[:, cols]).item() == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LOGITS)
@@ -510,7 +537,8 @@ def test_memory_layout_changes_nothing(name, shape):
     assert row == pytest.approx(loss(x[:1].repeat(4, 1), y[:1].repeat(4, 1)).item(), abs=1e-14)
 
 
-NUMPY = [("focal", dict(gamma=1, alpha=0.5)), ("asl", dict(gamma_neg=2, gamma_pos=1, margin=0.5)), ("twoway", dict(t_pos=2, t_neg=1)),
+NUMPY = [("focal", dict(gamma=1, alpha=0.5)), ("asl", dict(gamma_neg=2, gamma_pos=1, margin=0.5)),
+         ("twoway", dict(t_pos=2, t_neg=1)),
          ("db", dict(alpha=0.5, beta=4, bias=0.25, kappa=2, gamma=1)), ("hill", dict(lam=1, margin=2, gamma=1)),
          ("splc", dict(threshold=0.5, change_epoch=0, margin=2, gamma=1)), ("bce", dict(pos_weight="balanced", clip=4))]
 
@@ -532,12 +560,18 @@ def test_settings_may_be_numpy_scalars(name, settings, kind):
 
 # Bad input
 
-BAD = {"one row": ("logits", lambda x, y: (x[0], y[0])), "integers": ("logits", lambda x, y: (x.long(), y)), "NaN": ("logits", lambda x, y: (x * math.nan, y)),
-       "a list": ("logits", lambda x, y: (x.tolist(), y)), "no instance": ("logits", lambda x, y: (x[:0], y[:0])), "few columns": ("labels", lambda x, y: (x, y[:, :4])),
-       "few rows": ("labels", lambda x, y: (x, y[:2])), "smoothed": ("labels", lambda x, y: (x, 0.9 * y + 0.05)), "minus one": ("labels", lambda x, y: (x, 2 * y - 1)),
-       "indices": ("labels", lambda x, y: (x, y.argmax(1))), "no tensor": ("labels", lambda x, y: (x, y.tolist())), "elsewhere": ("labels", lambda x, y: (x, y.to("meta"))),
-       "NaN and one half": ("labels", lambda x, y: (x, (y * 0.5).masked_fill(y == 0, math.nan))), "infinite": ("labels", lambda x, y: (x, y / 0.0)),
-       "three dimensions": ("labels", lambda x, y: (x, y[None])), "complex": ("labels", lambda x, y: (x, y + 1j)), "missing": ("labels", lambda x, y: (x, None))}
+BAD = {"one row": ("logits", lambda x, y: (x[0], y[0])), "integers": ("logits", lambda x, y: (x.long(), y)),
+       "NaN": ("logits", lambda x, y: (x * math.nan, y)),
+       "a list": ("logits", lambda x, y: (x.tolist(), y)), "no instance": ("logits", lambda x, y: (x[:0], y[:0])),
+       "few columns": ("labels", lambda x, y: (x, y[:, :4])),
+       "few rows": ("labels", lambda x, y: (x, y[:2])), "smoothed": ("labels", lambda x, y: (x, 0.9 * y + 0.05)),
+       "minus one": ("labels", lambda x, y: (x, 2 * y - 1)),
+       "indices": ("labels", lambda x, y: (x, y.argmax(1))), "no tensor": ("labels", lambda x, y: (x, y.tolist())),
+       "elsewhere": ("labels", lambda x, y: (x, y.to("meta"))),
+       "NaN and one half": ("labels", lambda x, y: (x, (y * 0.5).masked_fill(y == 0, math.nan))),
+       "infinite": ("labels", lambda x, y: (x, y / 0.0)),
+       "three dimensions": ("labels", lambda x, y: (x, y[None])), "complex": ("labels", lambda x, y: (x, y + 1j)),
+       "missing": ("labels", lambda x, y: (x, None))}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -549,31 +583,55 @@ def test_bad_input_names_the_argument(name, case):
 
 
 @pytest.mark.parametrize("argument, f", [
-    ("gamma", lambda: FocalLoss(-1)), ("gamma", lambda: FocalLoss(math.nan)), ("gamma", lambda: FocalLoss("2")), ("alpha", lambda: FocalLoss(alpha=0)),
-    ("alpha", lambda: FocalLoss(alpha=1.0)), ("reduction", lambda: FocalLoss(reduction="none")), ("gamma_neg", lambda: AsymmetricLoss(-0.1)),
-    ("gamma_pos", lambda: AsymmetricLoss(gamma_pos=-1)), ("margin", lambda: AsymmetricLoss(margin=1)), ("margin", lambda: AsymmetricLoss(margin=-0.1)),
-    ("reduction", lambda: AsymmetricLoss(reduction=None)), ("t_pos", lambda: TwoWayLoss(0)), ("t_neg", lambda: TwoWayLoss(t_neg=-1)),
-    ("label_counts", lambda: make_loss("db", 5, 4)), ("label_counts", lambda: make_loss("db", 5, 4, n_instances=9)), ("n_instances", lambda: make_loss("db", 5, 4, COUNTS)),
-    ("n_instances", lambda: DistributionBalancedLoss(COUNTS, 1)), ("n_instances", lambda: DistributionBalancedLoss(COUNTS, 30.0)),
-    ("label_counts", lambda: DistributionBalancedLoss(COUNTS, 29)), ("label_counts", lambda: DistributionBalancedLoss([-1], 29)),
-    ("label_counts", lambda: DistributionBalancedLoss([0.5], 29)), ("label_counts", lambda: DistributionBalancedLoss([math.nan], 29)),
-    ("label_counts", lambda: DistributionBalancedLoss([], 29)), ("label_counts", lambda: DistributionBalancedLoss([[1]], 29)),
-    ("label_counts", lambda: DistributionBalancedLoss("abc", 29)), ("label_counts", lambda: DistributionBalancedLoss([1, 2], 9)(torch.zeros(2, 3), torch.zeros(2, 3))),
-    ("kappa", lambda: make("db", kappa=0)), ("beta", lambda: make("db", beta=-1)), ("bias", lambda: make("db", bias=-1)), ("alpha", lambda: make("db", alpha=-1)),
-    ("gamma", lambda: make("db", gamma=-1)), ("mu", lambda: make("db", mu=math.inf)), ("settings", lambda: make("zlpr", gamma=2)),
-    ("lam", lambda: HillLoss(0)), ("lam", lambda: HillLoss("1")), ("margin", lambda: HillLoss(margin=-1)), ("gamma", lambda: HillLoss(gamma=-1)),
-    ("reduction", lambda: HillLoss(reduction=["mean"])), ("threshold", lambda: SPLCLoss(1)), ("threshold", lambda: SPLCLoss(True)),
-    ("change_epoch", lambda: SPLCLoss(change_epoch=1.0)), ("change_epoch", lambda: SPLCLoss(change_epoch=-1)), ("change_epoch", lambda: SPLCLoss(change_epoch=True)),
-    ("margin", lambda: SPLCLoss(margin=math.inf)), ("gamma", lambda: SPLCLoss(gamma=None)), ("reduction", lambda: SPLCLoss(reduction="none")),
-    ("pos_weight", lambda: make("bce", pos_weight="balance")), ("pos_weight", lambda: make("focal", pos_weight=[1, 2])), ("pos_weight", lambda: make("asl", pos_weight=2.0)),
-    ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, 0])), ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, math.nan])),
-    ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, math.inf])), ("pos_weight", lambda: make("bce", pos_weight=[[1] * 5])),
+    ("gamma", lambda: FocalLoss(-1)), ("gamma", lambda: FocalLoss(math.nan)), ("gamma", lambda: FocalLoss("2")),
+    ("alpha", lambda: FocalLoss(alpha=0)),
+    ("alpha", lambda: FocalLoss(alpha=1.0)), ("reduction", lambda: FocalLoss(reduction="none")),
+    ("gamma_neg", lambda: AsymmetricLoss(-0.1)),
+    ("gamma_pos", lambda: AsymmetricLoss(gamma_pos=-1)), ("margin", lambda: AsymmetricLoss(margin=1)),
+    ("margin", lambda: AsymmetricLoss(margin=-0.1)),
+    ("reduction", lambda: AsymmetricLoss(reduction=None)), ("t_pos", lambda: TwoWayLoss(0)),
+    ("t_neg", lambda: TwoWayLoss(t_neg=-1)),
+    ("label_counts", lambda: make_loss("db", 5, 4)), ("label_counts", lambda: make_loss("db", 5, 4, n_instances=9)),
+    ("n_instances", lambda: make_loss("db", 5, 4, COUNTS)),
+    ("n_instances", lambda: DistributionBalancedLoss(COUNTS, 1)),
+    ("n_instances", lambda: DistributionBalancedLoss(COUNTS, 30.0)),
+    ("label_counts", lambda: DistributionBalancedLoss(COUNTS, 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([-1], 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([0.5], 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([math.nan], 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([], 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([[1]], 29)),
+    ("label_counts", lambda: DistributionBalancedLoss("abc", 29)),
+    ("label_counts", lambda: DistributionBalancedLoss([1, 2], 9)(torch.zeros(2, 3), torch.zeros(2, 3))),
+    ("kappa", lambda: make("db", kappa=0)), ("beta", lambda: make("db", beta=-1)),
+    ("bias", lambda: make("db", bias=-1)), ("alpha", lambda: make("db", alpha=-1)),
+    ("gamma", lambda: make("db", gamma=-1)), ("mu", lambda: make("db", mu=math.inf)),
+    ("settings", lambda: make("zlpr", gamma=2)),
+    ("lam", lambda: HillLoss(0)), ("lam", lambda: HillLoss("1")), ("margin", lambda: HillLoss(margin=-1)),
+    ("gamma", lambda: HillLoss(gamma=-1)),
+    ("reduction", lambda: HillLoss(reduction=["mean"])), ("threshold", lambda: SPLCLoss(1)),
+    ("threshold", lambda: SPLCLoss(True)),
+    ("change_epoch", lambda: SPLCLoss(change_epoch=1.0)), ("change_epoch", lambda: SPLCLoss(change_epoch=-1)),
+    ("change_epoch", lambda: SPLCLoss(change_epoch=True)),
+    ("margin", lambda: SPLCLoss(margin=math.inf)), ("gamma", lambda: SPLCLoss(gamma=None)),
+    ("reduction", lambda: SPLCLoss(reduction="none")),
+    ("pos_weight", lambda: make("bce", pos_weight="balance")), ("pos_weight", lambda: make("focal", pos_weight=[1, 2])),
+    ("pos_weight", lambda: make("asl", pos_weight=2.0)),
+    ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, 0])),
+    ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, math.nan])),
+    ("pos_weight", lambda: make("bce", pos_weight=[1, 1, 1, 1, math.inf])),
+    ("pos_weight", lambda: make("bce", pos_weight=[[1] * 5])),
     ("pos_weight", lambda: make("bce", pos_weight=[])), ("pos_weight", lambda: make("bce", pos_weight={})),
-    ("pos_weight", lambda: BCELoss(pos_weight=[1.0, 2.0])(torch.zeros(2, 3), torch.zeros(2, 3))), ("clip", lambda: make("bce", pos_weight="balanced", clip=0.5)),
-    ("clip", lambda: make("bce", pos_weight="balanced", clip="2")), ("label_counts", lambda: BCELoss(pos_weight="balanced")),
-    ("n_instances", lambda: make_loss("focal", 5, 4, COUNTS, pos_weight="balanced")), ("label_counts", lambda: make_loss("bce", 4, 4, COUNTS, N)),
-    ("settings", lambda: make("hill", pos_weight="balanced")), ("settings", lambda: make("bce", label_counts_=1)), ("settings", lambda: make("splc", tau=0.6)),
-    ("settings", lambda: make("asl", temperature=2)), ("settings", lambda: make("db", n_labels_=2)), ("settings", lambda: make("bce", reduction="sum"))])
+    ("pos_weight", lambda: BCELoss(pos_weight=[1.0, 2.0])(torch.zeros(2, 3), torch.zeros(2, 3))),
+    ("clip", lambda: make("bce", pos_weight="balanced", clip=0.5)),
+    ("clip", lambda: make("bce", pos_weight="balanced", clip="2")),
+    ("label_counts", lambda: BCELoss(pos_weight="balanced")),
+    ("n_instances", lambda: make_loss("focal", 5, 4, COUNTS, pos_weight="balanced")),
+    ("label_counts", lambda: make_loss("bce", 4, 4, COUNTS, N)),
+    ("settings", lambda: make("hill", pos_weight="balanced")), ("settings", lambda: make("bce", label_counts_=1)),
+    ("settings", lambda: make("splc", tau=0.6)),
+    ("settings", lambda: make("asl", temperature=2)), ("settings", lambda: make("db", n_labels_=2)),
+    ("settings", lambda: make("bce", reduction="sum"))])
 def test_bad_settings_are_named(argument, f):
     with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
         f()
@@ -632,4 +690,5 @@ def test_experiments_spell_out_the_settings(name):
 
     settings = Experiment("yeast", "mlp", name).settings["loss"]
     loss = make(name, **settings)
-    assert not {"label_counts", "n_instances"} & set(settings) and all(getattr(loss, k) == v for k, v in settings.items())
+    assert (not {"label_counts", "n_instances"} & set(settings)
+            and all(getattr(loss, k) == v for k, v in settings.items()))

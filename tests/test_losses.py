@@ -37,7 +37,8 @@ def rows(loss, y):
     "W of a loss over all its references, and the units, for the anchors of every block."
     batch = Block(torch.zeros(len(y), 4, dtype=F64), y)
     anchors, refs = loss.blocks(batch, batch)
-    return torch.cat([torch.cat(loss.weight(a.labels, [r.labels for r in refs], positions(a, refs)), 1) for a in anchors])
+    return torch.cat([torch.cat(loss.weight(a.labels, [r.labels for r in refs], positions(a, refs)), 1)
+                      for a in anchors])
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -72,7 +73,8 @@ def test_value_is_the_loop_over_the_weights(name):
         u, v = {"proto": (z, c), "abalone": (z, torch.cat([z, c]))}.get(name, (torch.cat([z, c]),) * 2)
         w = rows(loss, y)
         mult = torch.tensor([loss.beta] * n + [1.0] * len(c), dtype=F64) if name == "abalone" else None
-        naive = naive_contrast(u, v, w, loss.temperature, own=None if name == "proto" else range(len(u)), mult=mult, count=loss.count(y))
+        naive = naive_contrast(u, v, w, loss.temperature, own=None if name == "proto" else range(len(u)), mult=mult,
+                               count=loss.count(y))
         assert quiet(loss, x, y).item() == pytest.approx(naive.item(), abs=1e-9), batch
 
 
@@ -131,7 +133,8 @@ def test_every_format_batch_and_temperature(name, dtype, batch):
         x = data(name, y).to(dtype).requires_grad_()
         value, exact = quiet(low, x, y), quiet(high, x.detach().double(), y).item()
         assert all(g.isfinite().all() for g in torch.autograd.grad(value, [x, *low.parameters()]))
-        assert value.item() == pytest.approx(exact, rel=1e-12 if dtype == F64 else 1e-5 if dtype == torch.float32 else 1e-2, abs=1e-6)
+        assert value.item() == pytest.approx(exact, rel=1e-12 if dtype == F64 else 1e-5 if dtype == torch.float32
+                                             else 1e-2, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -169,7 +172,8 @@ def test_given_references_replace_the_batch(name):
     y, x = random_labels(6, 5), data(name, torch.zeros(6, 5))
     loss = make(name, 5)
     if name == "proto":
-        with pytest.raises(ValueError, match="^ref_embeddings: expected None, since PrototypeLoss .*, got 6 references"):
+        with pytest.raises(ValueError, match="^ref_embeddings: expected None, since PrototypeLoss .*, got "
+                                             "6 references"):
             loss(x, y, x.clone(), y.clone())
     else:
         assert loss(x, y).item() != pytest.approx(loss(x, y, x.clone(), y.clone()).item(), abs=1e-12)
@@ -215,16 +219,21 @@ def test_one_hot_sets_are_never_multiplied(monkeypatch):
 
 
 BAD = [
-    ("embeddings", lambda x, y: (x[0], y)), ("embeddings", lambda x, y: (x.long(), y)), ("embeddings", lambda x, y: (x * math.nan, y)),
-    ("embeddings", lambda x, y: (x.numpy(), y)), ("embeddings", lambda x, y: (x[:0], y[:0])), ("embeddings", lambda x, y: (x[:, :2], y)),
+    ("embeddings", lambda x, y: (x[0], y)), ("embeddings", lambda x, y: (x.long(), y)),
+    ("embeddings", lambda x, y: (x * math.nan, y)),
+    ("embeddings", lambda x, y: (x.numpy(), y)), ("embeddings", lambda x, y: (x[:0], y[:0])),
+    ("embeddings", lambda x, y: (x[:, :2], y)),
     ("labels", lambda x, y: (x, y[:2])), ("labels", lambda x, y: (x, y * 2)), ("labels", lambda x, y: (x, y * 0.5)),
     ("labels", lambda x, y: (x, y[:, :0])), ("labels", lambda x, y: (x, y[:, :4])), ("labels", lambda x, y: (x, -y)),
-    ("labels", lambda x, y: (x, y * math.nan)), ("labels", lambda x, y: (x, y.tolist())), ("labels", lambda x, y: (x, torch.arange(6) + 5)),
-    ("ref_labels", lambda x, y: (x, y, x)), ("ref_embeddings", lambda x, y: (x, y, x[:, :3], y)), ("ref_labels", lambda x, y: (x, y, x, y[:, :4])),
+    ("labels", lambda x, y: (x, y * math.nan)), ("labels", lambda x, y: (x, y.tolist())),
+    ("labels", lambda x, y: (x, torch.arange(6) + 5)),
+    ("ref_labels", lambda x, y: (x, y, x)), ("ref_embeddings", lambda x, y: (x, y, x[:, :3], y)),
+    ("ref_labels", lambda x, y: (x, y, x, y[:, :4])),
 ]
 
 
-NEEDS_SIZES = {5: "dim", 10: "n_labels", 14: "n_labels"}  # cases that only a loss which knows its sizes can see: columns, labels, class indices beyond the last
+# cases that only a loss which knows its sizes can see: columns, labels, class indices beyond the last
+NEEDS_SIZES = {5: "dim", 10: "n_labels", 14: "n_labels"}
 
 
 @pytest.mark.parametrize("case", range(len(BAD)))
@@ -253,12 +262,14 @@ def test_devices_that_differ_are_named(name):
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_bad_logits_name_the_argument(name):
-    for argument, (x, y) in {"logits": (torch.zeros(3), torch.zeros(3)), "labels": (torch.zeros(2, 3), torch.zeros(2, 4))}.items():
+    for argument, (x, y) in {"logits": (torch.zeros(3), torch.zeros(3)),
+                             "labels": (torch.zeros(2, 3), torch.zeros(2, 4))}.items():
         with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
             make(name, 3)(x, y)
 
 
-@pytest.mark.parametrize("settings", [dict(temperature=0), dict(temperature=-1.0), dict(temperature="a"), dict(temperature=math.inf),
+@pytest.mark.parametrize("settings", [dict(temperature=0), dict(temperature=-1.0), dict(temperature="a"),
+                                      dict(temperature=math.inf),
                                       dict(alpha=math.nan), dict(gamma=1), dict(n_labels=3)])
 def test_bad_settings(settings):
     with pytest.raises((ValueError, TypeError), match="expected|multiple values"):

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
-from mlcl.metrics import (UnknownColumnsWarning, bootstrap, coverage_error, lrap, mean_average_precision, ndcg, per_label_f1, predict, replicates,
+from mlcl.metrics import (UnknownColumnsWarning, bootstrap, coverage_error, lrap, mean_average_precision, ndcg,
+                          per_label_f1, predict, replicates,
                           resample, scores, tune_threshold, tune_thresholds)
 
 DTYPES = [np.uint8, np.int64, bool, np.float32, np.float64]
@@ -50,9 +51,11 @@ def test_scores_equal_sklearn(shape, decimals):
     got, keep, pred = scores(y, p, .3), y.any(0), p > .3
     f1 = [sk.f1_score(a, b, zero_division=0) for a, b in zip(y.T, pred.T)]
     want = dict(
-        micro_f1=sk.f1_score(y.ravel(), pred.ravel(), zero_division=0), macro_f1=np.array(f1)[keep].mean(), hamming=(y != pred).mean(),
+        micro_f1=sk.f1_score(y.ravel(), pred.ravel(), zero_division=0), macro_f1=np.array(f1)[keep].mean(),
+        hamming=(y != pred).mean(),
         map=np.mean([sk.average_precision_score(a, b) for a, b in zip(y.T[keep], p.T[keep])]),
-        lrap=sk.label_ranking_average_precision_score(y, p), ndcg=sk.ndcg_score(y, p), coverage_error=sk.coverage_error(y, p),
+        lrap=sk.label_ranking_average_precision_score(y, p), ndcg=sk.ndcg_score(y, p),
+        coverage_error=sk.coverage_error(y, p),
         n_left_out=(~keep).sum())
     assert got.keys() == want.keys()
     for k in want: assert got[k] == pytest.approx(want[k], abs=1e-12), k
@@ -132,7 +135,8 @@ def test_unknown_labels_count_nowhere(shape, decimals):
     f1 = [sk.f1_score(a, b > .3, zero_division=0) if a.any() else None for a, b in cols]
     k = y == y
     want = dict(
-        micro_f1=sk.f1_score(y[k], pred[k]), macro_f1=np.mean([f for f in f1 if f is not None]), hamming=(y[k] != pred[k]).mean(),
+        micro_f1=sk.f1_score(y[k], pred[k]), macro_f1=np.mean([f for f in f1 if f is not None]),
+        hamming=(y[k] != pred[k]).mean(),
         map=np.mean([sk.average_precision_score(a, b) for a, b in cols if a.any()]),
         lrap=np.mean([sk.label_ranking_average_precision_score([a], [b]) if len(a) > 1 else 1. for a, b in rows]),
         ndcg=np.mean([sk.ndcg_score([a], [b]) if len(a) > 1 else float(a[0]) for a, b in rows]),
@@ -141,7 +145,8 @@ def test_unknown_labels_count_nowhere(shape, decimals):
     assert got.keys() == want.keys() and len(rows) == shape[0] - 1
     for name in want: assert got[name] == pytest.approx(want[name], abs=1e-12), name
     for a, b in zip(per_label_f1(y, pred), f1): assert a is b is None or a == pytest.approx(b, abs=1e-12)
-    for f, name in ((mean_average_precision, 'map'), (lrap, 'lrap'), (ndcg, 'ndcg'), (coverage_error, 'coverage_error')):
+    for f, name in ((mean_average_precision, 'map'), (lrap, 'lrap'), (ndcg, 'ndcg'),
+                    (coverage_error, 'coverage_error')):
         assert f(y, p) == pytest.approx(want[name], abs=1e-12)
 
 
@@ -196,10 +201,12 @@ def test_a_column_that_nobody_knows_is_left_out_and_named():
         got, want = scores(some, p, n_boot=20), scores(y[:, rest], p[:, rest], n_boot=20)
     assert got == pytest.approx(want | dict(n_left_out=1, n_unknown=30))
     for f in (tune_threshold, mean_average_precision, lrap, ndcg, coverage_error):
-        with pytest.warns(UnknownColumnsWarning, match='columns 2;'): assert f(some, p) == pytest.approx(f(y[:, rest], p[:, rest]))
+        with pytest.warns(UnknownColumnsWarning, match='columns 2;'):
+            assert f(some, p) == pytest.approx(f(y[:, rest], p[:, rest]))
     with pytest.warns(UnknownColumnsWarning):
         each, f1 = tune_thresholds(some, p), per_label_f1(some, predict(p))
-        assert f1[2] is None and each[2] == tune_threshold(some, p) and each[rest].tolist() == tune_thresholds(y[:, rest], p[:, rest]).tolist()
+        assert (f1[2] is None and each[2] == tune_threshold(some, p)
+                and each[rest].tolist() == tune_thresholds(y[:, rest], p[:, rest]).tolist())
 
 
 @pytest.mark.parametrize('value', [1e300, -1e300, .5, 0.])
@@ -217,7 +224,8 @@ def test_unknown_labels_in_other_formats():
     y = holes(y)
     want = scores(y, p)
     objects = np.where(y == y, y, None)
-    for other in (y.astype(np.float16), y.astype(np.float32), objects, torch.tensor(y), np.asfortranarray(y), y[::-1][::-1], y.tolist()):
+    for other in (y.astype(np.float16), y.astype(np.float32), objects, torch.tensor(y), np.asfortranarray(y),
+                  y[::-1][::-1], y.tolist()):
         assert scores(other, p) == want
     assert 'n_unknown' not in scores(np.nan_to_num(y), p)
 
@@ -226,9 +234,11 @@ def test_unknown_labels_in_other_formats():
 def test_options_may_be_numpy_scalars(kind):
     y, p = sample(30, 4)
     if kind is np.float32:
-        assert (predict(p, kind(.5)) == predict(p)).all() and bootstrap(y, predict(p), n=20, level=kind(.5)) == bootstrap(y, predict(p), n=20, level=.5)
+        assert ((predict(p, kind(.5)) == predict(p)).all() and bootstrap(y, predict(p), n=20, level=kind(.5))
+                == bootstrap(y, predict(p), n=20, level=.5))
     else:
-        assert (resample(kind(30), kind(20)) == resample(30, 20)).all() and scores(y, p, n_boot=kind(20)) == scores(y, p, n_boot=20)
+        assert ((resample(kind(30), kind(20)) == resample(30, 20)).all() and scores(y, p, n_boot=kind(20))
+                == scores(y, p, n_boot=20))
         assert scores(y, p, kind(1)) == scores(y, p, 1.)
 
 
@@ -263,7 +273,8 @@ def test_best_cut_is_the_highest_and_in_the_middle():
     y = np.array([[1, 1], [0, 0], [1, 0], [0, 0]])
     p = np.array([[.9, .9], [.8, .2], [.7, .2], [.1, .1]])
     assert tune_thresholds(y, p) == pytest.approx([(.7 + .1)/2, (.9 + .2)/2])
-    y, p = np.array([[1, 1], [0, 0], [0, 0], [1, 1]]), np.array([[4., 4.], [3., 3.], [2., 2.], [1., 1.]])  # F1 2/3 twice
+    # F1 2/3 twice
+    y, p = np.array([[1, 1], [0, 0], [0, 0], [1, 1]]), np.array([[4., 4.], [3., 3.], [2., 2.], [1., 1.]])
     assert tune_thresholds(y, p).tolist() == [3.5, 3.5] and tune_threshold(y, p) == 3.5
 
 
@@ -288,7 +299,8 @@ def test_monotone_map_of_scores():
     q = 1/(1 + np.exp(-p))
     for a, b in zip((tune_thresholds(y, p), tune_threshold(y, p)), (tune_thresholds(y, q), tune_threshold(y, q))):
         assert (predict(p, a) == predict(q, b)).all()
-    for m in ('map', 'lrap', 'ndcg', 'coverage_error'): assert scores(y, p)[m] == pytest.approx(scores(y, q)[m], abs=1e-12)
+    for m in ('map', 'lrap', 'ndcg', 'coverage_error'):
+        assert scores(y, p)[m] == pytest.approx(scores(y, q)[m], abs=1e-12)
 
 
 @pytest.mark.parametrize('metric,reference', [
@@ -327,14 +339,19 @@ def test_buckets():
 
 Y, P = sample(6, 3)
 BAD = dict(
-    flat=(lambda f: f(Y[:, 0], P[:, 0]), 'y: '), column=(lambda f: f(Y[:, :1], P[:, :1]), 'y: '), empty=(lambda f: f(Y[:0], P[:0]), 'y: '),
+    flat=(lambda f: f(Y[:, 0], P[:, 0]), 'y: '), column=(lambda f: f(Y[:, :1], P[:, :1]), 'y: '),
+    empty=(lambda f: f(Y[:0], P[:0]), 'y: '),
     shape=(lambda f: f(Y, P[:, :2]), '(p|pred): '), nan=(lambda f: f(Y, np.where(P > 0, np.nan, P)), '(p|pred): '),
-    inf=(lambda f: f(Y, np.where(P > 0, np.inf, P)), '(p|pred): '), label=(lambda f: f(Y*2, P), 'y: '), half=(lambda f: f(Y*.5, P), 'y: '),
-    only_unknown=(lambda f: f(np.where(Y, np.nan, np.nan), P), 'y: '), no_known_positive=(lambda f: f(np.where(Y, np.nan, 0.), P), 'y: '),
+    inf=(lambda f: f(Y, np.where(P > 0, np.inf, P)), '(p|pred): '), label=(lambda f: f(Y*2, P), 'y: '),
+    half=(lambda f: f(Y*.5, P), 'y: '),
+    only_unknown=(lambda f: f(np.where(Y, np.nan, np.nan), P), 'y: '),
+    no_known_positive=(lambda f: f(np.where(Y, np.nan, 0.), P), 'y: '),
     words=(lambda f: f(np.where(Y, 'yes', 'no').astype(object), P), 'y: '),
-    infinite_label=(lambda f: f(np.where(Y, np.inf, 0.), P), 'y: '), half_and_nan=(lambda f: f(np.where(Y, .5, np.nan), P), 'y: '), negative=(lambda f: f(Y.astype(int)*-1, P), 'y: '),
+    infinite_label=(lambda f: f(np.where(Y, np.inf, 0.), P), 'y: '),
+    half_and_nan=(lambda f: f(np.where(Y, .5, np.nan), P), 'y: '), negative=(lambda f: f(Y.astype(int)*-1, P), 'y: '),
     nothing=(lambda f: f(Y*0, P), 'y: '))
-FUNCTIONS = [scores, tune_threshold, tune_thresholds, lrap, ndcg, coverage_error, mean_average_precision, per_label_f1, bootstrap]
+FUNCTIONS = [scores, tune_threshold, tune_thresholds, lrap, ndcg, coverage_error, mean_average_precision,
+             per_label_f1, bootstrap]
 
 
 @pytest.mark.parametrize('case,f', list(itertools.product(BAD, FUNCTIONS)))
@@ -344,12 +361,18 @@ def test_bad_input(case, f):
 
 
 @pytest.mark.parametrize('call,message', [
-    (lambda: tune_threshold(Y, P, 'f1'), 'metric: '), (lambda: bootstrap(Y, P, 'f1'), 'metric: '), (lambda: per_label_f1(Y, P), 'pred: '),
-    (lambda: bootstrap(Y, P), 'pred: '), (lambda: predict(P, [.1, .2]), 'threshold: '), (lambda: predict(P, np.nan), 'threshold: '),
-    (lambda: predict(P[0]), 'p: '), (lambda: scores(Y, P, np.zeros((6, 3))), 'threshold: '), (lambda: resample(0), 'n_instances: '),
-    (lambda: resample(5, 0), 'n: '), (lambda: resample(5., 3), 'n_instances: '), (lambda: resample(5, 2.5), 'n: '), (lambda: resample(5, '3'), 'n: '),
-    (lambda: bootstrap(Y, predict(P), level='x'), 'level: '), (lambda: bootstrap(Y, predict(P), ['map']), 'metric: '), (lambda: bootstrap(Y, predict(P), level=1.5), 'level: '),
-    (lambda: scores(Y, P, buckets=dict(head=[7])), 'buckets: '), (lambda: replicates(Y, predict(P), np.ones((4, 5))), 'counts: ')])
+    (lambda: tune_threshold(Y, P, 'f1'), 'metric: '), (lambda: bootstrap(Y, P, 'f1'), 'metric: '),
+    (lambda: per_label_f1(Y, P), 'pred: '),
+    (lambda: bootstrap(Y, P), 'pred: '), (lambda: predict(P, [.1, .2]), 'threshold: '),
+    (lambda: predict(P, np.nan), 'threshold: '),
+    (lambda: predict(P[0]), 'p: '), (lambda: scores(Y, P, np.zeros((6, 3))), 'threshold: '),
+    (lambda: resample(0), 'n_instances: '),
+    (lambda: resample(5, 0), 'n: '), (lambda: resample(5., 3), 'n_instances: '), (lambda: resample(5, 2.5), 'n: '),
+    (lambda: resample(5, '3'), 'n: '),
+    (lambda: bootstrap(Y, predict(P), level='x'), 'level: '), (lambda: bootstrap(Y, predict(P), ['map']), 'metric: '),
+    (lambda: bootstrap(Y, predict(P), level=1.5), 'level: '),
+    (lambda: scores(Y, P, buckets=dict(head=[7])), 'buckets: '), (lambda: replicates(Y, predict(P), np.ones((4, 5))),
+                                                                  'counts: ')])
 def test_bad_options(call, message):
     with pytest.raises(ValueError, match=f'^{message}expected'): call()
 

@@ -1,4 +1,5 @@
-"What cannot mean anything is refused with a message, and what can has one value, whatever the format: blocks that do not fit, class indices, mixed formats, numbers of NumPy."
+"""What cannot mean anything is refused with a message, and what can has one value, whatever the format: blocks
+that do not fit, class indices, mixed formats, numbers of NumPy."""
 import math
 import re
 
@@ -52,7 +53,9 @@ def test_a_queue_of_another_width_is_refused(name):
         raises("queue", lambda: WithQueue(fresh(), LabelQueue(16, 4, 5)), 8, 4, "loss")
         raises("queue", lambda: WithQueue(fresh(), LabelQueue(16, 8, 6)), 5, 6, "loss")
     else:
-        for loss in (WithQueue(fresh(), LabelQueue(16, 4, 5)), WithQueue(fresh(), filled(torch.randn(3, 4), torch.ones(3, 5))), WithQueue(fresh(), LabelQueue(16, 4, 5)).eval()):
+        for loss in (WithQueue(fresh(), LabelQueue(16, 4, 5)),
+                     WithQueue(fresh(), filled(torch.randn(3, 4), torch.ones(3, 5))),
+                     WithQueue(fresh(), LabelQueue(16, 4, 5)).eval()):
             raises("embeddings", lambda: loss(torch.randn(6, 8), torch.ones(6, 5)), 4, 8, "queue")
         loss = WithQueue(fresh(), LabelQueue(16, 8, 5))
         raises("labels", lambda: loss(torch.randn(6, 8), torch.ones(6, 4)), 5, 4, "queue")
@@ -102,7 +105,8 @@ def test_class_indices_beyond_the_last_are_named():
 
 def test_common_width():
     i, y = torch.tensor([0, 3]), torch.ones(2, 7)
-    assert [common_width(*t) for t in ((i,), (i, None), (i, i + 2), (i, y), (y, i), (y, y[:, :3]), (None,), ([1],), (i[:0],), (i / 2,))] == [4, 4, 6, 7, 7, 7, None, None, None, None]
+    assert [common_width(*t) for t in ((i,), (i, None), (i, i + 2), (i, y), (y, i), (y, y[:, :3]), (None,), ([1],),
+                                       (i[:0],), (i / 2,))] == [4, 4, 6, 7, 7, 7, None, None, None, None]
 
 
 # 3. and 4. One number format
@@ -122,7 +126,8 @@ def test_any_pair_of_formats_has_one_value(name):
         for b in (torch.float16, torch.bfloat16, torch.float32, F64) if given else (torch.float32,):
             refs = (r.to(b), z.bool()) if given else ()
             value = loss(x.to(a), y.double(), *refs)
-            assert value.dtype == (F64 if F64 in (a, b) else torch.float32) and value.item() == pytest.approx(want, rel=5e-2)
+            assert (value.dtype == (F64 if F64 in (a, b) else torch.float32)
+                    and value.item() == pytest.approx(want, rel=5e-2))
 
 
 @pytest.mark.parametrize("name", REFS)
@@ -133,7 +138,10 @@ def test_a_queue_in_another_format(name):
     for a in (torch.float16, torch.float32, F64):
         for b in (torch.float16, torch.float32, F64):
             for kind in FORMATS:
-                assert WithQueue(loss, filled(x[:5].to(a), y[:5].to(kind)))(x[5:].to(b), y[5:].to(kind)).item() == pytest.approx(want, rel=2e-2)
+                assert WithQueue(loss,
+                                 filled(x[:5].to(a),
+                                        y[:5].to(kind)))(x[5:].to(b),
+                                                         y[5:].to(kind)).item() == pytest.approx(want, rel=2e-2)
 
 
 @pytest.mark.parametrize("name", EMBEDDING)
@@ -144,7 +152,8 @@ def test_labels_of_any_format_are_exact_in_float64(name):
     for given in ((), refs):
         want = loss(x, y, *given).item()
         for kind in FORMATS[:-1]:
-            assert loss(x, y.to(kind), *(t.to(kind) if i else t for i, t in enumerate(given))).item() == pytest.approx(want, rel=1e-15)
+            assert loss(x, y.to(kind),
+                        *(t.to(kind) if i else t for i, t in enumerate(given))).item() == pytest.approx(want, rel=1e-15)
 
 
 @pytest.mark.parametrize("name", EMBEDDING)
@@ -174,15 +183,23 @@ def test_an_unknown_label_names_the_choice():
 
 def test_numbers_of_numpy_are_settings():
     loss = RegLoss(np.int64(5), np.int32(8), np.float32(0.1), np.float16(1), np.bool_(False), tile=np.int8(3))
-    assert loss.prototypes.shape == (5, 8) and loss.temperature == float(np.float32(0.1)) and loss.alpha == 1 and loss.tile == 3 and loss.drop_repulsion is False
-    assert all(type(v) in (int, float, bool) for v in (loss.n_labels, loss.dim, loss.temperature, loss.alpha, loss.tile, loss.drop_repulsion))
-    assert make_loss("abalone", np.int64(5), np.uint8(8), beta=np.float64(0.5)).beta == 0.5 and SupConLoss(np.float32(0.5)).temperature == 0.5
+    assert (loss.prototypes.shape == (5, 8) and loss.temperature == float(np.float32(0.1)) and loss.alpha == 1
+            and loss.tile == 3 and loss.drop_repulsion is False)
+    assert all(type(v) in (int, float, bool) for v in (loss.n_labels, loss.dim, loss.temperature, loss.alpha, loss.tile,
+                                                       loss.drop_repulsion))
+    assert (make_loss("abalone", np.int64(5), np.uint8(8), beta=np.float64(0.5)).beta == 0.5
+            and SupConLoss(np.float32(0.5)).temperature == 0.5)
     assert LabelQueue(np.int64(4), np.int64(2), np.int64(3)).embeddings.shape == (4, 2)
 
 
-@pytest.mark.parametrize("make_one", [lambda: RegLoss(True, 8), lambda: RegLoss(5, 8.0), lambda: RegLoss(5, np.float64(8)), lambda: SupConLoss(True), lambda: SupConLoss(np.bool_(True)),
-                                      lambda: SupConLoss(np.nan), lambda: SupConLoss(1 + 0j), lambda: SupConLoss(tile=np.float32(3)), lambda: SupConLoss(tile=np.bool_(True)),
-                                      lambda: RegLoss(5, 8, regularize=1), lambda: RegLoss(5, 8, prototype_anchors="no"), lambda: RegLoss(5, 8, regularize=None)])
+@pytest.mark.parametrize("make_one", [lambda: RegLoss(True, 8), lambda: RegLoss(5, 8.0),
+                                      lambda: RegLoss(5, np.float64(8)), lambda: SupConLoss(True),
+                                      lambda: SupConLoss(np.bool_(True)),
+                                      lambda: SupConLoss(np.nan), lambda: SupConLoss(1 + 0j),
+                                      lambda: SupConLoss(tile=np.float32(3)), lambda: SupConLoss(tile=np.bool_(True)),
+                                      lambda: RegLoss(5, 8, regularize=1),
+                                      lambda: RegLoss(5, 8, prototype_anchors="no"),
+                                      lambda: RegLoss(5, 8, regularize=None)])
 def test_what_is_no_number_or_no_flag_is_refused(make_one):
     with pytest.raises(ValueError, match="expected .*got"):
         make_one()
@@ -203,7 +220,8 @@ def test_proto_refuses_a_queue():
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0])
 @pytest.mark.parametrize("name", ["reg", "wreg"])
 def test_prototypes_that_cannot_have_a_positive_are_left_out(name, alpha, monkeypatch):
-    "Value and gradients of the definition, which leaves nobody out, with tiles, with references, and with a queue in which another label occurs."
+    """Value and gradients of the definition, which leaves nobody out, with tiles, with references, and with a
+    queue in which another label occurs."""
     y, x = torch.zeros(9, 400, dtype=F64), torch.randn(9, 4, dtype=F64, requires_grad=True)
     y[torch.arange(9), torch.arange(9) * 40], y[0, :3] = 1, 1
     for tile in (None, 2):
@@ -214,7 +232,8 @@ def test_prototypes_that_cannot_have_a_positive_are_left_out(name, alpha, monkey
         for refs in ((), (x.detach() + 1, y.flip(0))):
             a, b = quiet(loss, x, y, *refs), definition(loss, x, y, refs or None)
             assert a.item() == pytest.approx(b.item(), rel=1e-12)
-            assert all((p - q).abs().max() < 1e-12 for p, q in zip(torch.autograd.grad(a, at), torch.autograd.grad(b, at)))
+            assert all((p - q).abs().max() < 1e-12
+                       for p, q in zip(torch.autograd.grad(a, at), torch.autograd.grad(b, at)))
         other = torch.zeros(2, 400)
         other[:, 333] = 1
         wrapped = WithQueue(loss, filled(torch.randn(2, 4, dtype=F64), other))
@@ -223,7 +242,8 @@ def test_prototypes_that_cannot_have_a_positive_are_left_out(name, alpha, monkey
         want = wrapped(x, y)
         monkeypatch.undo()
         assert value.item() == pytest.approx(want.item(), rel=1e-12)
-        assert all((p - q).abs().max() < 1e-12 for p, q in zip(torch.autograd.grad(value, at), torch.autograd.grad(want, at)))
+        assert all((p - q).abs().max() < 1e-12 for p, q in zip(torch.autograd.grad(value, at),
+                                                               torch.autograd.grad(want, at)))
 
 
 def test_nobody_has_a_positive_among_many_labels():
@@ -236,7 +256,8 @@ def test_nobody_has_a_positive_among_many_labels():
 def test_few_prototypes_are_not_counted():
     y = torch.zeros(2, 100)
     y[:, 0] = 1
-    assert carried(OneHot(100), [y]) is None and carried(OneHot(200), [torch.nn.functional.pad(y, (0, 100))]).tolist() == [0]
+    assert (carried(OneHot(100), [y]) is None and carried(OneHot(200), [torch.nn.functional.pad(y, (0, 100))]).tolist()
+            == [0])
     assert carried(OneHot(200), [torch.ones(2, 200), OneHot(200)]) is None
 
 
@@ -248,7 +269,8 @@ def test_prototypes_need_not_be_anchors():
     anchors, refs = loss.blocks(batch, batch)
     assert len(anchors) == 1 and len(refs) == 2 and "prototype_anchors=False" in repr(loss)
     value = loss(x, y)
-    assert value.item() == pytest.approx(contrast([batch], [batch, whole.prototype_block()], whole.weight).item(), abs=1e-12)
+    assert value.item() == pytest.approx(contrast([batch], [batch, whole.prototype_block()], whole.weight).item(),
+                                         abs=1e-12)
     assert torch.autograd.grad(value, loss.prototypes)[0].abs().sum() > 0
 
 

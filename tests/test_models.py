@@ -4,11 +4,14 @@ import numpy as np, pytest, torch
 from helpers import has_data
 from mlcl.data import Dataset
 from mlcl.callbacks import parameter_groups
-from mlcl.encoders import (ENCODERS, Backbone, HuggingFace, Model, blueprint, build_vocabulary, choices, frozen_features, frozen_texts, image_tensors,
-                           make_encoder, own_pooling, pieces, projection, restore, tiny_roberta, token_bags, token_ids, weights_sha256)
+from mlcl.encoders import (ENCODERS, Backbone, HuggingFace, Model, blueprint, build_vocabulary, choices,
+                           frozen_features, frozen_texts, image_tensors,
+                           make_encoder, own_pooling, pieces, projection, restore, tiny_roberta, token_bags, token_ids,
+                           weights_sha256)
 
 rng = np.random.default_rng(0)
-TEXTS = [' '.join(rng.choice('wheat oil corn prices exports rise fall again the of'.split(), n)) for n in rng.integers(1, 30, 40)]
+TEXTS = [' '.join(rng.choice('wheat oil corn prices exports rise fall again the of'.split(), n))
+         for n in rng.integers(1, 30, 40)]
 
 
 def toy(kind, n=40, n_labels=5):
@@ -28,9 +31,12 @@ def roberta(tmp_path_factory):
 
 
 CASES = [('mlp', 'features', {}), ('mlp', 'features', dict(scale='sparse', widths=(16, 8))), ('bag', 'text', {}),
-         ('bag', 'text', dict(bigrams=True, min_count=1)), ('conv', 'text', dict(filters=8)), ('transformer', 'text', dict(dim=16, layers=1)),
-         ('hf', 'text', dict(length=16)), ('hf', 'text', dict(length=32, pooling='mean', tokens=40)), ('resnet', 'image', dict(widths=(8, 16))), ('resnet', 'image', dict(widths=(8,), augment='light')),
-         ('tv:resnet18', 'image', dict(pretrained=False, size=32)), ('tv:shufflenet_v2_x0_5', 'image', dict(pretrained=False, size=32, augment='rand')),
+         ('bag', 'text', dict(bigrams=True, min_count=1)), ('conv', 'text', dict(filters=8)),
+         ('transformer', 'text', dict(dim=16, layers=1)),
+         ('hf', 'text', dict(length=16)), ('hf', 'text', dict(length=32, pooling='mean', tokens=40)),
+         ('resnet', 'image', dict(widths=(8, 16))), ('resnet', 'image', dict(widths=(8,), augment='light')),
+         ('tv:resnet18', 'image', dict(pretrained=False, size=32)),
+         ('tv:shufflenet_v2_x0_5', 'image', dict(pretrained=False, size=32, augment='rand')),
          ('mobilenet_v2', 'image', dict(pretrained=False, size=32)),
          ('timm:tf_efficientnet_lite0', 'image', dict(pretrained=False, size=32, bf16=False))]
 
@@ -72,7 +78,8 @@ def test_statistics_come_from_training_rows_only():
     assert 'zinc' not in make_encoder('bag', text).vocab.tokens
 
 
-@pytest.mark.parametrize('spec', ['mpl', '', 'tv', 'hf', 'timm', 'mlp:3', 'bert:frozen', 'mlp:frozen', 'tv:frozen', 'frozen', 'frozen_text', 'tv:resnet17'])
+@pytest.mark.parametrize('spec', ['mpl', '', 'tv', 'hf', 'timm', 'mlp:3', 'bert:frozen', 'mlp:frozen', 'tv:frozen',
+                                  'frozen', 'frozen_text', 'tv:resnet17'])
 def test_unknown_specs_list_the_choices(spec):
     with pytest.raises(ValueError, match='expected one of'): make_encoder(spec, toy('image'))
 
@@ -82,7 +89,8 @@ def test_wrong_kind_and_unknown_option():
         with pytest.raises(ValueError, match='image data'): make_encoder(spec, toy('image'))
     with pytest.raises(ValueError, match='widths'): make_encoder('mlp', toy('features'), width=3)
     with pytest.raises(ValueError, match='augment'): make_encoder('resnet', toy('image'), augment='heavy')
-    assert {'mlp', 'bag', 'resnet', 'mobilenet_v2:frozen', 'tv:NAME', 'timm:NAME:frozen', 'hf:NAME', 'hf:NAME:frozen'} <= set(choices())
+    assert {'mlp', 'bag', 'resnet', 'mobilenet_v2:frozen', 'tv:NAME', 'timm:NAME:frozen', 'hf:NAME',
+            'hf:NAME:frozen'} <= set(choices())
 
 
 def test_offline_weights_say_what_to_do(monkeypatch):
@@ -94,7 +102,8 @@ def test_offline_weights_say_what_to_do(monkeypatch):
 
 def test_frozen_features_are_computed_once(tmp_path, monkeypatch):
     import mlcl.encoders.networks as v
-    monkeypatch.setattr(v, 'Backbone', lambda name='mobilenet_v2', size=None: Backbone('mobilenet_v2', pretrained=False, size=32))
+    monkeypatch.setattr(v, 'Backbone', lambda name='mobilenet_v2',
+                        size=None: Backbone('mobilenet_v2', pretrained=False, size=32))
     torch.manual_seed(0)
     ds = toy('image', 10)
     first = frozen_features(ds, cache=tmp_path)
@@ -115,7 +124,8 @@ def test_of_several_that_ask_at_once_one_computes(tmp_path, monkeypatch):
     images = v.Squares
     monkeypatch.setattr(v, 'Backbone', lambda *args, **kwargs: net)
     monkeypatch.setattr(v, 'Squares', slow)
-    with ThreadPoolExecutor(3) as pool: a, *rest = pool.map(lambda _: frozen_features(toy('image', 10), cache=tmp_path), range(3))
+    with ThreadPoolExecutor(3) as pool:
+        a, *rest = pool.map(lambda _: frozen_features(toy('image', 10), cache=tmp_path), range(3))
     assert made == [10] and all(np.array_equal(a, b) for b in rest)
 
 
@@ -149,7 +159,8 @@ def test_scaled_inputs():
     torch.testing.assert_close(norms[norms > 0], enc.factor.expand((norms > 0).sum()), atol=1e-5, rtol=1e-5)
 
 
-real = pytest.mark.skipif(not has_data(), reason='MLCL_DATA NAMES NO DATA FOLDER: the weights of real networks are not tested')
+real = pytest.mark.skipif(not has_data(), reason='MLCL_DATA NAMES NO DATA FOLDER: the weights of real networks '
+                                                 'are not tested')
 
 
 def test_pieces_hold_the_budget():
@@ -188,7 +199,8 @@ def test_bfloat16_is_close(roberta):
     torch.testing.assert_close(p, q, rtol=.05, atol=.05)
 
 
-@pytest.mark.parametrize('has, gains', [(dict(amx_bf16=True), True), (dict(amx_bf16=False, avx512_bf16=True), False), ({}, False)])
+@pytest.mark.parametrize('has, gains', [(dict(amx_bf16=True), True), (dict(amx_bf16=False, avx512_bf16=True), False),
+                                        ({}, False)])
 def test_bfloat16_pays_with_amx_alone(monkeypatch, has, gains):
     from mlcl.encoders.features import gains_from_bfloat16
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: has, raising=False)
@@ -198,7 +210,8 @@ def test_bfloat16_pays_with_amx_alone(monkeypatch, has, gains):
 def test_what_is_not_trained_has_no_state(roberta):
     model = Model(make_encoder(roberta, toy('text'), length=16), torch.nn.Linear(16, 5), torch.nn.Identity())
     mine = {id(p) for group in parameter_groups(model) for p in group}
-    assert {n for n, p in model.named_parameters() if id(p) not in mine} == {'encoder.net.pooler.dense.weight', 'encoder.net.pooler.dense.bias'}
+    assert {n for n, p in model.named_parameters() if id(p) not in mine} == {'encoder.net.pooler.dense.weight',
+                                                                             'encoder.net.pooler.dense.bias'}
 
 
 def test_a_long_text_is_read_through_windows(tmp_path, roberta):
@@ -213,7 +226,8 @@ def test_a_long_text_is_read_through_windows(tmp_path, roberta):
     torch.testing.assert_close(h[0], parts.mean(0))
     torch.testing.assert_close(h[1:], _encode(net, texts[1:]))
     torch.testing.assert_close(_encode(net, texts[:1], 2)[0], parts[:2].mean(0))
-    assert len({frozen_texts(net, texts, tmp_path, windows=w).tobytes() for w in (1, 2, 8)}) == 3 == len(list(tmp_path.glob('*.npz')))
+    assert len({frozen_texts(net, texts, tmp_path, windows=w).tobytes()
+                for w in (1, 2, 8)}) == 3 == len(list(tmp_path.glob('*.npz')))
 
 
 def test_frozen_texts_are_computed_once_for_each_text_weight_and_setting(tmp_path, roberta):
@@ -251,7 +265,8 @@ def test_weights_are_named_by_their_content(roberta):
 
 
 @real
-@pytest.mark.parametrize('spec,kind', [('hf:sentence-transformers/all-MiniLM-L6-v2', 'text'), ('timm:tf_efficientnet_lite0', 'image')])
+@pytest.mark.parametrize('spec,kind', [('hf:sentence-transformers/all-MiniLM-L6-v2', 'text'),
+                                       ('timm:tf_efficientnet_lite0', 'image')])
 def test_provided_weights(spec, kind):
     "The public name finds the folder; without the folder it is asked for elsewhere."
     options = dict(length=16) if kind == 'text' else dict(size=32)
@@ -269,7 +284,8 @@ def test_the_name_of_a_network_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setenv('MLCL_DATA', str(tmp_path))
     def fail(*args, **kwargs): raise OSError('no network')
     monkeypatch.setattr(timm, 'create_model', fail)
-    with pytest.raises(ConnectionError, match='pretrained=False'): make_encoder('timm:tf_efficientnet_lite0', toy('image'))
+    with pytest.raises(ConnectionError, match='pretrained=False'):
+        make_encoder('timm:tf_efficientnet_lite0', toy('image'))
     with pytest.raises(ValueError, match='timm.list_models'): make_encoder('timm:lite9', toy('image'))
 
 
@@ -278,7 +294,8 @@ def test_a_wrong_file_of_weights_is_refused(monkeypatch, tmp_path):
     (tmp_path/'efficientnet_lite0').mkdir()
     (tmp_path/'efficientnet_lite0'/'model.safetensors').write_text('other weights')
     monkeypatch.setenv('MLCL_DATA', str(tmp_path))
-    with pytest.raises(ValueError, match='efficientnet_lite0/model.safetensors: expected sha256'): make_encoder('timm:tf_efficientnet_lite0', toy('image'))
+    with pytest.raises(ValueError, match='efficientnet_lite0/model.safetensors: expected sha256'):
+        make_encoder('timm:tf_efficientnet_lite0', toy('image'))
 
 
 def test_image_networks_train_in_float32(monkeypatch):

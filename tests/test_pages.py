@@ -59,8 +59,10 @@ def test_rules_of_quarto_give_way(contrast):
     look_as(contrast, 390)
     def looks(selector, what): return {*each(contrast, selector, f"getComputedStyle(e).{what}")}
     assert looks("main .citation a", "textDecorationLine") == {"underline"}
-    assert looks("main figcaption", "textAlign") == {"left"} and looks(".search-result-title", "color") == {"rgb(255, 0, 0)"}
-    assert looks(".sidebar-menu-container", "whiteSpace") == {"normal"} and looks("#quarto-sidebar", "width") == {"390px"}
+    assert (looks("main figcaption", "textAlign") == {"left"} and looks(".search-result-title", "color")
+            == {"rgb(255, 0, 0)"})
+    assert (looks(".sidebar-menu-container", "whiteSpace") == {"normal"} and looks("#quarto-sidebar", "width")
+            == {"390px"})
 
 
 def test_theme_follows_the_system_until_chosen_and_is_remembered(home, address):

@@ -41,7 +41,8 @@ def test_use_style_sets_the_style(style):
     assert style["svg.hashsalt"] == "mlcl" and style["svg.fonttype"] == "none"
     assert sns.color_palette().as_hex() == [c.lower() for c in PALETTE.values()]
     assert all(style[k] == (list(v) if isinstance(v, tuple) else v) for k, v in STYLE.items())
-    assert min(v for k, v in STYLE.items() if k.endswith("size") and ("label" in k or "font" in k or "title" in k)) >= 10
+    assert min(v for k, v in STYLE.items() if k.endswith("size")
+               and ("label" in k or "font" in k or "title" in k)) >= 10
 
 
 @pytest.mark.parametrize("draw", [
@@ -63,7 +64,8 @@ def test_points_draw_the_recorded_ends(style):
 def test_bars_draw_the_recorded_ends(style):
     table = {l: dict(head=v, tail=(v[0]/2, v[1]/2, v[2]/2)) for l, v in ROWS.items()}
     ax = bars(table, axes())
-    assert [[b.get_height() for b in c] for c in ax.containers] == [[g[0] for g in row.values()] for row in table.values()]
+    assert [[b.get_height() for b in c] for c in ax.containers] == [[g[0] for g in row.values()]
+                                                                    for row in table.values()]
     assert spans(ax, "y") == [g[1:] for row in table.values() for g in row.values()]
     hatches = [c[0].get_hatch() for c in ax.containers]
     assert len(set(hatches)) == len(table) and [p.get_hatch() for p in ax.get_legend().get_patches()] == hatches
@@ -81,12 +83,14 @@ def test_lines_have_the_style_of_their_loss_and_the_recorded_ends(style):
     ax = lines("x", "value", three_rows(t), axes())
     for l, bar in zip(ROWS, ax.containers):
         line = next(k for k in ax.lines if k.get_label() == l)
-        assert list(line.get_ydata()) == [ROWS[l][0]]*2 and line.get_markerfacecolor() == loss_style(l)["markerfacecolor"]
+        assert (list(line.get_ydata()) == [ROWS[l][0]]*2 and line.get_markerfacecolor()
+                == loss_style(l)["markerfacecolor"])
         np.testing.assert_allclose([s[:, 1] for s in bar.lines[2][0].get_segments()], [ROWS[l][1:]]*2)
 
 
 def test_curves_draw_the_mean_and_the_range_of_the_seeds(style):
-    runs = [dict(readout="online", loss="reg", history=[dict(epoch=e, val_map=e + s) for e in (1, 2)]) for s in (0, .1, .5)]
+    runs = [dict(readout="online", loss="reg", history=[dict(epoch=e, val_map=e + s) for e in (1, 2)])
+            for s in (0, .1, .5)]
     ax = curves(runs, "val_map", axes())
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [1.2, 2.2])
     band = ax.collections[0].get_paths()[0].vertices
@@ -103,7 +107,8 @@ def test_a_colour_is_a_family_and_a_marker_a_member():
 
 
 def test_all_but_the_compared_losses_are_grey(style):
-    runs = [dict(readout="online", loss=l, history=[dict(epoch=e, val_map=e*k) for e in (1, 2)]) for k, l in enumerate(ROWS)]
+    runs = [dict(readout="online", loss=l, history=[dict(epoch=e, val_map=e*k) for e in (1, 2)])
+            for k, l in enumerate(ROWS)]
     ax = curves(runs, "val_map", axes(), compared=("reg",))
     assert [l.get_color() == loss_style("reg")["color"] for l in ax.lines] == [False, False, True]
     assert loss_style("reg", ("reg",)) == loss_style("reg")
@@ -126,6 +131,8 @@ def test_differences_draw_the_recorded_ends(style):
     np.testing.assert_allclose([s[:, 1] for s in ax.containers[0].lines[2][0].get_segments()], [[-.1, .2], [.05, .3]])
 
 
-@pytest.mark.parametrize("call, what", [(lambda: differences(dict.fromkeys("abcd"), {}), "tables"), (lambda: points({}), "rows"), (lambda: bars({}), "table"), (lambda: curves([]), "records")])
+@pytest.mark.parametrize("call, what", [(lambda: differences(dict.fromkeys("abcd"), {}), "tables"),
+                                        (lambda: points({}), "rows"), (lambda: bars({}), "table"),
+                                        (lambda: curves([]), "records")])
 def test_nothing_to_draw_is_refused(call, what):
     with pytest.raises(ValueError, match=f"{what}: expected"): call()

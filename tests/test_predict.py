@@ -17,7 +17,8 @@ def test_pieces_are_those_of_the_whole(model, tmp_path):
     whole = predict_file(model, path, keep='id')
     for rows in (1, 7, 119, 5000):
         parts = list(predictions(model, path, keep='id', rows=rows))
-        assert max(map(len, parts)) == min(rows, 120) and pd.concat(parts, ignore_index=True).drop(columns='labels').equals(whole.drop(columns='labels'))
+        assert (max(map(len, parts)) == min(rows, 120)
+                and pd.concat(parts, ignore_index=True).drop(columns='labels').equals(whole.drop(columns='labels')))
     assert list(whole.id) == [f'{i:03}' for i in range(120)] and list(whole.instance) == list(range(1, 121))
 
 
@@ -36,7 +37,8 @@ def test_forms_of_output(model, tmp_path, end):
 
 def test_a_file_is_whole_or_not_there(model, tmp_path):
     (tmp_path/'a.csv').write_text('text\n' + 'wave\n'*50 + '"open\n')
-    with pytest.raises(ValueError, match='a.csv: expected a table'): write_predictions(model, tmp_path/'a.csv', tmp_path/'p.csv', rows=10)
+    with pytest.raises(ValueError, match='a.csv: expected a table'):
+        write_predictions(model, tmp_path/'a.csv', tmp_path/'p.csv', rows=10)
     assert [p.name for p in tmp_path.iterdir()] == ['a.csv']
 
 
@@ -50,7 +52,9 @@ def test_labels_with_names_that_deceive(tmp_path, name):
     p = predict_file(m, tmp_path/'a.csv', keep='text')
     assert p.shape == (120, 7) and len(set(p)) == 7
     assert not any(str(v)[:1] in '=+@-\t＝' for c in p for v in (c, *p[c]) if isinstance(v, str) and v)
-    if '|' in name: assert json.loads(p['labels'][0] if 'labels' in p else '[]') is not None and all(isinstance(json.loads(v.lstrip("'")), list) for v in p.labels)
+    if '|' in name:
+        assert (json.loads(p['labels'][0] if 'labels' in p else '[]') is not None
+                and all(isinstance(json.loads(v.lstrip("'")), list) for v in p.labels))
     if name == 's\u202ea': assert 's\\u202ea' in p
     if name == 'labels': assert 'labels (probability)' in p
     lists = pd.concat(predictions(m, tmp_path/'a.csv'), ignore_index=True)
@@ -59,31 +63,39 @@ def test_labels_with_names_that_deceive(tmp_path, name):
 
 def test_pieces_have_the_columns_of_the_whole_file(model, tmp_path):
     "A key that some lines lack moves no column, and a column that is empty at first may hold texts later."
-    rows = [dict(text=f'wave {i}') | (dict(id=f'n{i}') if i > 5 else {}) | (dict(more=i) if i < 3 else {}) for i in range(12)]
+    rows = [dict(text=f'wave {i}') | (dict(id=f'n{i}') if i > 5 else {}) | (dict(more=i) if i < 3 else {})
+            for i in range(12)]
     (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     want = [None]*6 + [f'n{i}' for i in range(6, 12)]
     for end in ('csv', 'parquet'):
         write_predictions(model, tmp_path/'a.jsonl', out := tmp_path/f'p.{end}', keep='*', rows=4)
         t = pd.read_csv(out) if end == 'csv' else pd.read_parquet(out)
-        assert list(t)[:4] == ['instance', 'text', 'more', 'id'] and [None if v != v else v for v in t.id.astype(object)] == want
+        assert (list(t)[:4] == ['instance', 'text', 'more', 'id']
+                and [None if v != v else v for v in t.id.astype(object)] == want)
     rows[0]['id'] = 5
     (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match='keep: expected one kind of values'): write_predictions(model, tmp_path/'a.jsonl', tmp_path/'q.parquet', keep='id')
-    import_module('mlcl.own.predict')._write_parquet([pd.DataFrame(dict(a=[None], labels=[[]])), pd.DataFrame(dict(a=['t'], labels=[['y']]))], out)
+    with pytest.raises(ValueError, match='keep: expected one kind of values'):
+        write_predictions(model, tmp_path/'a.jsonl', tmp_path/'q.parquet', keep='id')
+    import_module('mlcl.own.predict')._write_parquet([pd.DataFrame(dict(a=[None], labels=[[]])),
+                                                      pd.DataFrame(dict(a=['t'], labels=[['y']]))], out)
     assert pd.read_parquet(out).labels.map(list).tolist() == [[], ['y']]
     path = write(tmp_path/'a.csv', texts())
-    with pytest.raises(ValueError, match='out: expected another file than the data'): write_predictions(model, path, path)
+    with pytest.raises(ValueError, match='out: expected another file than the data'):
+        write_predictions(model, path, path)
     import pyarrow as pa, pyarrow.parquet as pq
     pq.write_table(pa.table([pa.array(['a']), pa.array(['b'])], names=['text', 'text']), tmp_path/'a.parquet')
-    with pytest.raises(ValueError, match="expected different names, got 'text' twice"): predict_file(model, tmp_path/'a.parquet')
+    with pytest.raises(ValueError, match="expected different names, got 'text' twice"):
+        predict_file(model, tmp_path/'a.parquet')
 
 
 def test_kept_columns_keep_their_names_and_wide_output(model, tmp_path):
     path = write(tmp_path/'a.csv', texts().assign(instance='x', n=['=1', '-2.5', '7']*40))
     p = predict_file(model, path, keep='*')
-    assert list(p)[:6] == ['instance (row)', 'text', 'labels', 'instance', 'n', 'labels (predicted)'] and list(p.n[:3]) == ["'=1", '-2.5', '7']
+    assert (list(p)[:6] == ['instance (row)', 'text', 'labels', 'instance', 'n', 'labels (predicted)']
+            and list(p.n[:3]) == ["'=1", '-2.5', '7'])
     w = predict_file(model, path, wide=True)
-    assert list(w) == ['instance', *sorted(WORDS)] and (w[sorted(WORDS)].to_numpy() == model.predict(texts().text)).all()
+    assert (list(w) == ['instance', *sorted(WORDS)]
+            and (w[sorted(WORDS)].to_numpy() == model.predict(texts().text)).all())
 
 
 def test_models_fitted_on_arrays_read_files(tmp_path):
@@ -93,15 +105,18 @@ def test_models_fitted_on_arrays_read_files(tmp_path):
     m.save(tmp_path/'m.safetensors')
     k = MultiLabelClassifier.load(tmp_path/'m.safetensors')
     t = pd.DataFrame(x, columns=list('abcdef'))
-    for data in (write(tmp_path/'a.csv', t), t.to_csv(tmp_path/'b.csv') or tmp_path/'b.csv'): # the second has an index column
+    # the second has an index column
+    for data in (write(tmp_path/'a.csv', t), t.to_csv(tmp_path/'b.csv') or tmp_path/'b.csv'):
         assert np.allclose(predict_file(k, data)[['0', '1', '2']], m.predict_proba(x), atol=1e-4)
     write(tmp_path/'c.csv', t.assign(id=1))
-    with pytest.raises(ValueError, match='fitted on 6 columns without names, and the table has 7: name those to use'): predict_file(k, tmp_path/'c.csv')
+    with pytest.raises(ValueError, match='fitted on 6 columns without names, and the table has 7: name those to use'):
+        predict_file(k, tmp_path/'c.csv')
     assert len(predict_file(k, tmp_path/'c.csv', features='a,b,c,d,e,f', keep='id')) == 120
     f = MultiLabelClassifier(epochs=2, random_state=0).fit(t, y) # by name, in any order
     f.save(tmp_path/'f.safetensors')
     write(tmp_path/'d.csv', t.assign(id=1)[['id', *'fedcba']])
-    assert np.allclose(predict_file(tmp_path/'f.safetensors', tmp_path/'d.csv')[['0', '1', '2']], f.predict_proba(t), atol=1e-4)
+    assert np.allclose(predict_file(tmp_path/'f.safetensors', tmp_path/'d.csv')[['0', '1', '2']],
+                       f.predict_proba(t), atol=1e-4)
     np.savez(tmp_path/'e.npz', x=x)
     assert len(predict_file(k, tmp_path/'e.npz', rows=50)) == 120
 
@@ -113,7 +128,8 @@ def test_texts_without_a_named_column(model, tmp_path):
     write(tmp_path/'b.csv', t.rename(columns=dict(text='abstract')))
     with pytest.raises(ValueError, match='name one of abstract, labels: `text`'): predict_file(m, tmp_path/'b.csv')
     assert len(predict_file(m, tmp_path/'b.csv', text='abstract')) == 120
-    with pytest.raises(ValueError, match='features: the model reads text data'): predict_file(m, tmp_path/'b.csv', features='abstract')
+    with pytest.raises(ValueError, match='features: the model reads text data'):
+        predict_file(m, tmp_path/'b.csv', features='abstract')
 
 
 def test_folders_of_pictures(tmp_path):

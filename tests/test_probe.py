@@ -15,7 +15,8 @@ def one_by_one(x, y, start, order, grid, batch_size):
         for w in start.to(x):
             lin = nn.Linear(x.shape[1], y.shape[1], dtype=x.dtype)
             lin.load_state_dict(dict(weight=w[:, :-1], bias=w[:, -1]))
-            opt = torch.optim.AdamW([dict(params=[lin.weight], weight_decay=wd), dict(params=[lin.bias], weight_decay=0.)], lr=lr)
+            opt = torch.optim.AdamW([dict(params=[lin.weight], weight_decay=wd),
+                                     dict(params=[lin.bias], weight_decay=0.)], lr=lr)
             sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, len(order)*math.ceil(len(x)/batch_size))
             for b in (b for o in order for b in o.split(batch_size)):
                 opt.zero_grad()
@@ -34,7 +35,8 @@ def problem(n, dim, n_labels, seed=0, dtype=torch.float64):
 
 
 @pytest.mark.parametrize('n, dim, n_labels, batch_size, epochs', [
-    (64, 6, 4, 32, 10), (50, 6, 4, 32, 10), (33, 3, 2, 32, 5), (20, 5, 3, 64, 10), (40, 7, 1, 16, 10), (9, 1, 5, 4, 40), (5, 4, 3, 1, 8),
+    (64, 6, 4, 32, 10), (50, 6, 4, 32, 10), (33, 3, 2, 32, 5), (20, 5, 3, 64, 10), (40, 7, 1, 16, 10), (9, 1, 5, 4, 40),
+    (5, 4, 3, 1, 8),
     (1, 2, 2, 64, 5), (90, 20, 30, 64, 40)])
 def test_equals_one_by_one(n, dim, n_labels, batch_size, epochs):
     x, y = problem(n, dim, n_labels)
@@ -89,7 +91,8 @@ def splits(dim=12, n_labels=6, seed=0, sizes=dict(train=200, val=90, test=70)):
     for s, n in sizes.items():
         y = ys[s] = (r.random((n, n_labels)) < np.linspace(.5, .08, n_labels)).astype(np.uint8)
         outputs[s] = dict(features=(y @ mix + 1.5*r.normal(size=(n, dim))).astype(np.float32),
-                          own=(3*y - 2 + r.normal(size=y.shape)).astype(np.float32), proto=np.clip(.5*y + .2*r.normal(size=y.shape), -1, 1))
+                          own=(3*y - 2 + r.normal(size=y.shape)).astype(np.float32),
+                          proto=np.clip(.5*y + .2*r.normal(size=y.shape), -1, 1))
     return outputs, ys
 
 
@@ -147,11 +150,13 @@ def test_constant_feature_cannot_explode():
 def test_f1_and_choice_against_metrics():
     outputs, ys = splits()
     pr = grid_of(outputs, ys, epochs=20)
-    f1 = np.array([per_label_f1(ys['val'], predict(pr.proba(outputs['val']['features'], k), .5)) for k in range(8)], float)
+    f1 = np.array([per_label_f1(ys['val'], predict(pr.proba(outputs['val']['features'], k), .5)) for k in range(8)],
+                  float)
     assert np.allclose(pr.f1, f1) and np.allclose(pr.macro_f1, f1.mean(1)) and pr.best == f1.mean(1).argmax()
     assert (pr.f1[pr.choice, range(6)] == pr.f1.max(0)).all()
     each = pr.proba(outputs['test']['features'])
-    for l, k in enumerate(pr.choice): assert np.allclose(each[:, l], pr.proba(outputs['test']['features'], k)[:, l], atol=1e-6)
+    for l, k in enumerate(pr.choice):
+        assert np.allclose(each[:, l], pr.proba(outputs['test']['features'], k)[:, l], atol=1e-6)
 
 
 def test_only_trained_heads_are_averaged():
@@ -162,7 +167,8 @@ def test_only_trained_heads_are_averaged():
     assert np.allclose(pr.proba(outputs['val']['features'], pr.best), want.cpu(), atol=1e-6)
     untrained = head_proba(z, torch.cat([w[:1], start_heads(6, 12).to(w)[1:]])).cpu()
     assert (untrained - want.cpu()).abs().max() > .2
-    assert nn.BCELoss()(untrained, torch.tensor(ys['val']).float()) > nn.BCELoss()(want.cpu(), torch.tensor(ys['val']).float())
+    assert nn.BCELoss()(untrained, torch.tensor(ys['val']).float()) > nn.BCELoss()(want.cpu(),
+                                                                                   torch.tensor(ys['val']).float())
 
 
 def test_choice_updates():
@@ -186,7 +192,8 @@ def test_readouts():
     assert list(res) == ['own@.5', 'own@tuned', 'probe', 'probe1', 'proto@tuned']
     for r in res.values():
         assert isinstance(r, Readout) and {s: p.shape for s, p in r.p.items()} == {s: y.shape for s, y in ys.items()}
-        assert r.info['val_macro_f1'] == pytest.approx(scores(ys['val'], r.p['val'], r.threshold)['macro_f1'], abs=1e-12)
+        assert r.info['val_macro_f1'] == pytest.approx(scores(ys['val'], r.p['val'], r.threshold)['macro_f1'],
+                                                       abs=1e-12)
     assert res['own@.5'].threshold == 0 and (res['own@.5'].p['test'] == outputs['test']['own']).all()
     assert res['own@tuned'].threshold == tune_threshold(ys['val'], outputs['val']['own'])
     assert (res['proto@tuned'].threshold == tune_thresholds(ys['val'], outputs['val']['proto'])).all()
@@ -223,7 +230,8 @@ def test_label_without_validation_positive():
     ys['val'][:, 2] = 0
     r = read_out(outputs, ys, 'bce', epochs=10)
     info = r['probe'].info
-    assert info['choice'][2] == info['best'] and info['val_f1'][2] is None and np.isfinite(r['proto@tuned'].threshold).all()
+    assert (info['choice'][2] == info['best'] and info['val_f1'][2] is None
+            and np.isfinite(r['proto@tuned'].threshold).all())
 
 
 def test_grid_from_json():
@@ -240,10 +248,14 @@ def test_one_label():
 
 @pytest.mark.parametrize('i, value, message', [
     (0, np.zeros(3), 'x: expected features of shape'), (0, np.zeros((0, 3)), 'x: expected features of shape'),
-    (0, np.full((200, 12), np.nan), 'x: expected finite'), (1, np.zeros((199, 6)), r'y: expected labels of shape \(200, L >= 1\)'),
-    (1, np.zeros((200, 0)), 'y: expected labels'), (1, np.full((200, 6), .5), 'y: expected labels 0 or 1'), (1, np.full((200, 6), np.inf), 'y: expected'),
-    (2, np.zeros((90, 5)), 'x_val: expected 12 features'), (2, np.zeros((0, 12)), 'x_val: expected'), (2, np.full((90, 12), np.inf), 'x_val: expected finite'),
-    (3, np.zeros((90, 5)), r'y_val: expected labels of shape \(90, 6\)'), (3, np.zeros((90, 6)), 'y_val: expected at least one positive'),
+    (0, np.full((200, 12), np.nan), 'x: expected finite'),
+    (1, np.zeros((199, 6)), r'y: expected labels of shape \(200, L >= 1\)'),
+    (1, np.zeros((200, 0)), 'y: expected labels'), (1, np.full((200, 6), .5), 'y: expected labels 0 or 1'),
+    (1, np.full((200, 6), np.inf), 'y: expected'),
+    (2, np.zeros((90, 5)), 'x_val: expected 12 features'), (2, np.zeros((0, 12)), 'x_val: expected'),
+    (2, np.full((90, 12), np.inf), 'x_val: expected finite'),
+    (3, np.zeros((90, 5)), r'y_val: expected labels of shape \(90, 6\)'),
+    (3, np.zeros((90, 6)), 'y_val: expected at least one positive'),
     (3, np.full((90, 6), 2), 'y_val: expected labels 0 or 1')])
 def test_bad_input(i, value, message):
     outputs, ys = splits()
@@ -252,17 +264,21 @@ def test_bad_input(i, value, message):
     with pytest.raises(ValueError, match=message): probe_grid(*args, epochs=1)
 
 
-@pytest.mark.parametrize('options', [dict(epochs=0), dict(heads=0), dict(batch_size=0), dict(grid=[]), dict(grid=[(0, 1)]), dict(grid=[(1,)])])
+@pytest.mark.parametrize('options', [dict(epochs=0), dict(heads=0), dict(batch_size=0), dict(grid=[]),
+                                     dict(grid=[(0, 1)]), dict(grid=[(1,)])])
 def test_bad_options(options):
     with pytest.raises(ValueError, match=f'{list(options)[0]}: expected'): grid_of(*splits(), **options)
 
 
 def test_bad_outputs():
     outputs, ys = splits()
-    with pytest.raises(ValueError, match="outputs: expected the splits 'train' and 'val'"): read_out(dict(train=outputs['train']), ys, 'bce')
-    with pytest.raises(ValueError, match='ys: expected labels for the splits'): read_out(outputs, dict(train=ys['train']), 'bce')
+    with pytest.raises(ValueError, match="outputs: expected the splits 'train' and 'val'"):
+        read_out(dict(train=outputs['train']), ys, 'bce')
+    with pytest.raises(ValueError, match='ys: expected labels for the splits'):
+        read_out(outputs, dict(train=ys['train']), 'bce')
     outputs['test']['own'] = outputs['test']['own'][:, :2]
-    with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected shape \(70, 6\)"): read_out(outputs, ys, 'bce')
+    with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected shape \(70, 6\)"):
+        read_out(outputs, ys, 'bce')
     outputs['test']['own'] = np.full((70, 6), np.nan)
     with pytest.raises(ValueError, match=r"outputs\['test'\]\['own'\]: expected finite"): read_out(outputs, ys, 'bce')
 
@@ -285,7 +301,8 @@ def counted(n, dim, shares, seed=0):
     return x, np.stack([a > np.quantile(a, 1 - q) for a, q in zip(s.T, shares)], 1).astype(np.uint8)
 
 
-@pytest.mark.parametrize('n, dim, shares', [(200, 5, (.5, .1, .02)), (40, 60, (.5, .1)), (300, 1, (.3,)), (500, 20, (.9, .004, .3, .05))])
+@pytest.mark.parametrize('n, dim, shares', [(200, 5, (.5, .1, .02)), (40, 60, (.5, .1)), (300, 1, (.3,)),
+                                            (500, 20, (.9, .004, .3, .05))])
 def test_solved_probe_is_the_optimum(n, dim, shares):
     x, y = counted(n, dim, shares)
     pr = logistic(x, y, (1e-3, 1., .03), tol=1e-6)
@@ -306,7 +323,8 @@ def test_standard_tolerance_is_enough():
 
 def test_blocks_and_order_of_labels_change_nothing():
     x, y = counted(300, 8, (.5, .02, .2, .1, .4))
-    a, b, c = logistic(x, y, tol=1e-5), logistic(x, y, tol=1e-5, block=1), logistic(x, y[:, ::-1].copy(), tol=1e-5, block=2)
+    a, b, c = (logistic(x, y, tol=1e-5), logistic(x, y, tol=1e-5, block=1),
+               logistic(x, y[:, ::-1].copy(), tol=1e-5, block=2))
     for w in (b.weight, c.weight.flip(1)): # a rare label under a weak penalty has weights of about twenty
         assert ((a.weight - w).abs() / (1 + a.weight.abs())).max() < .01
     assert (a.weight[:, 0] - a.weight[:, 1]).abs().max() > 1
@@ -332,7 +350,8 @@ def test_solved_probe_is_deterministic_and_free_of_scale():
 def test_strong_penalty_leaves_the_share():
     x, y = counted(400, 6, (.25,))
     pr = logistic(x, y, (1e6, 10.))
-    assert np.allclose(pr.logits(x, 0), np.log(1/3), atol=1e-3) and pr.weight[0, :, :-1].abs().max() < 1e-4 < pr.weight[1, :, :-1].abs().max()
+    assert (np.allclose(pr.logits(x, 0), np.log(1/3), atol=1e-3) and pr.weight[0, :, :-1].abs().max() < 1e-4
+            < pr.weight[1, :, :-1].abs().max())
 
 
 def test_not_beaten_by_a_trained_head():
@@ -351,11 +370,13 @@ def test_not_beaten_by_a_trained_head():
             opt.step()
         with torch.no_grad(): new = {s: dict(features=body(v).numpy(), own=head(body(v)).numpy()) for s, v in x.items()}
         res = read_out(new, ys, 'bce', kind='linear')
-        gain.append([mean_average_precision(ys['test'], res[k].rank['test']) for k in ('linear@features|global', 'own|global')])
+        gain.append([mean_average_precision(ys['test'], res[k].rank['test'])
+                     for k in ('linear@features|global', 'own|global')])
     assert np.subtract(*np.transpose(gain)).mean() > -.002, gain
 
 
-@pytest.mark.parametrize('options, said', [(dict(strengths=()), 'strengths: expected'), (dict(strengths=(1., 0.)), 'strengths: expected numbers > 0')])
+@pytest.mark.parametrize('options, said', [(dict(strengths=()), 'strengths: expected'),
+                                           (dict(strengths=(1., 0.)), 'strengths: expected numbers > 0')])
 def test_bad_strengths(options, said):
     with pytest.raises(ValueError, match=said): logistic(*counted(20, 2, (.5,)), **options)
 
@@ -372,11 +393,13 @@ def test_shrunk_thresholds_by_hand():
     assert np.allclose(shrunk_thresholds(y, p), [(1.5 + common)/2, common, .75*4.5 + .25*common])
     assert np.allclose(shrunk_thresholds(y, p, 0.), own) and np.allclose(shrunk_thresholds(y, p, 1e12), common)
     for bad in (-1., np.nan, np.inf):
-        with pytest.raises(ValueError, match='^prior: expected a finite number of at least 0, got'): shrunk_thresholds(y, p, bad)
+        with pytest.raises(ValueError, match='^prior: expected a finite number of at least 0, got'):
+            shrunk_thresholds(y, p, bad)
 
 
 def test_shrinking_never_loses_badly_on_rare_labels():
-    "Scores of equal scale, labels with 3 positives in the validation data: own thresholds fit noise, shrunk ones hardly."
+    """Scores of equal scale, labels with 3 positives in the validation data: own thresholds fit noise, shrunk ones
+    hardly."""
     lost = dict(own=[], shrunk=[])
     for seed in range(30):
         r = np.random.default_rng(seed)
@@ -385,8 +408,10 @@ def test_shrinking_never_loses_badly_on_rare_labels():
         p = {s: 1.5*v + r.normal(size=v.shape) for s, v in y.items()}
         f1 = lambda t: scores(y['test'], p['test'], t)['macro_f1']
         base = f1(tune_threshold(y['val'], p['val']))
-        for k, tune in dict(own=tune_thresholds, shrunk=shrunk_thresholds).items(): lost[k].append(base - f1(tune(y['val'], p['val'])))
-    assert max(lost['shrunk']) < .02 and np.mean(lost['own']) > 2*np.mean(lost['shrunk']) > 0, {k: (np.mean(v), max(v)) for k, v in lost.items()}
+        for k, tune in dict(own=tune_thresholds, shrunk=shrunk_thresholds).items():
+            lost[k].append(base - f1(tune(y['val'], p['val'])))
+    assert (max(lost['shrunk']) < .02 and np.mean(lost['own']) > 2*np.mean(lost['shrunk'])
+            > 0), {k: (np.mean(v), max(v)) for k, v in lost.items()}
 
 
 def test_each_label_gains_where_scales_differ():
@@ -405,8 +430,10 @@ def test_strength_is_chosen_twice():
     y = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
     ranks = np.array([[3., 0], [2, 3], [1, 2], [0, 1]]) + [0, 100]
     decides = np.array([[1., 0], [1, 1], [0, 0], [0, 0]])
-    res = by_threshold('linear@features', {1.: dict(val=decides), .1: dict(val=ranks), .01: dict(val=ranks.copy())}, y)['linear@features|global']
-    assert res.names == ('linear@features:1', 'linear@features:0.1') and (res.p['val'] == decides).all() and (res.rank['val'] == ranks).all()
+    res = by_threshold('linear@features', {1.: dict(val=decides), .1: dict(val=ranks), .01: dict(val=ranks.copy())},
+                       y)['linear@features|global']
+    assert (res.names == ('linear@features:1', 'linear@features:0.1') and (res.p['val'] == decides).all()
+            and (res.rank['val'] == ranks).all())
     assert res.info['strength'] == 1. and res.info['strength_map'] == .1 and res.info['val_map'] == 1.
     assert res.info['val_macro_f1'] == pytest.approx(scores(y, decides, res.threshold)['macro_f1'])
 
@@ -414,7 +441,8 @@ def test_strength_is_chosen_twice():
 ALL = ('linear@features|global', 'linear@features|each', 'linear@projection|global', 'linear@projection|each')
 
 @pytest.mark.parametrize('loss, keys, want', [
-    ('bce', ('own',), ['own@.5', 'own|global', 'own|each', *ALL[:2]]), ('twoway', ('own',), ['own|global', 'own|each', *ALL[:2]]),
+    ('bce', ('own',), ['own@.5', 'own|global', 'own|each', *ALL[:2]]),
+    ('twoway', ('own',), ['own|global', 'own|each', *ALL[:2]]),
     ('reg', ('proto', 'projection'), ['proto|global', 'proto|each', *ALL]), ('base', ('projection',), list(ALL))])
 def test_which_readouts_of_the_second_edition(loss, keys, want):
     outputs, ys = splits()
@@ -424,16 +452,19 @@ def test_which_readouts_of_the_second_edition(loss, keys, want):
     assert list(res) == want
     for k, r in res.items():
         assert r.info['val_macro_f1'] == pytest.approx(scores(ys['val'], r.p['val'], r.threshold)['macro_f1'], abs=1e-9)
-        assert '|' not in k or (np.shape(r.threshold) == (() if k.endswith('global') else (6,)) and r.rank['test'].shape == (70, 6))
+        assert ('|' not in k or (np.shape(r.threshold) == (() if k.endswith('global') else (6,))
+                                 and r.rank['test'].shape == (70, 6)))
     assert json.loads(json.dumps({k: r.info for k, r in res.items()}))
     old, both = (read_out(outputs, ys, loss, epochs=1, kind=k) for k in ('grid', 'both'))
-    assert list(both) == [*old, *(k for k in want if k != 'own@.5')] and 'probe1' in old and not any('|' in k for k in old)
+    assert (list(both) == [*old, *(k for k in want if k != 'own@.5')] and 'probe1' in old
+            and not any('|' in k for k in old))
     assert list(read_out(outputs, ys, loss, epochs=1)) == list(old)
 
 
 def test_taps_are_read_apart():
     outputs, ys = splits()
-    for s, o in outputs.items(): o['projection'] = np.random.default_rng(1).normal(size=(len(o['features']), 5)) # says nothing
+    # says nothing
+    for s, o in outputs.items(): o['projection'] = np.random.default_rng(1).normal(size=(len(o['features']), 5))
     res = read_out(outputs, ys, 'reg', kind='linear')
     f1 = {k: scores(ys['test'], r.p['test'], r.threshold)['macro_f1'] for k, r in res.items()}
     assert f1['linear@features|global'] > f1['linear@projection|global'] + .2
@@ -441,12 +472,14 @@ def test_taps_are_read_apart():
 
 def test_test_split_chooses_nothing_in_the_second_edition():
     outputs, ys = splits()
-    a, b = (read_out({s: outputs[s] for s in some}, ys, 'bce', kind='linear') for some in (('train', 'val'), ('train', 'val', 'test')))
+    a, b = (read_out({s: outputs[s] for s in some}, ys, 'bce', kind='linear')
+            for some in (('train', 'val'), ('train', 'val', 'test')))
     assert all(a[k].info == b[k].info and np.array_equal(a[k].threshold, b[k].threshold) for k in a)
 
 
 def test_bad_kind():
-    with pytest.raises(ValueError, match="kind: expected 'grid', 'linear' or 'both', got 'ridge'"): read_out(*splits(), 'bce', kind='ridge')
+    with pytest.raises(ValueError, match="kind: expected 'grid', 'linear' or 'both', got 'ridge'"):
+        read_out(*splits(), 'bce', kind='ridge')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -504,8 +537,10 @@ def test_readouts_of_unknown_labels():
     a, b = (read_out(outputs, y, 'reg', kind='linear') for y in (ys, hidden))
     assert a.keys() == b.keys()
     for name in b:
-        assert np.isfinite(b[name].p['test']).all() and np.isfinite(b[name].threshold).all() and 0 <= b[name].info['val_macro_f1'] <= 1
+        assert (np.isfinite(b[name].p['test']).all() and np.isfinite(b[name].threshold).all()
+                and 0 <= b[name].info['val_macro_f1'] <= 1)
     m, known = ys['val'][:, 2], hidden['val'][:, 2] == hidden['val'][:, 2]
     p = b['linear@features|each'].p['val']
-    want = (m[known].sum()*tune_thresholds(hidden['val'], p)[2] + 10*tune_threshold(hidden['val'], p))/(m[known].sum() + 10)
+    want = (m[known].sum()*tune_thresholds(hidden['val'], p)[2]
+            + 10*tune_threshold(hidden['val'], p))/(m[known].sum() + 10)
     assert np.isclose(shrunk_thresholds(hidden['val'], p)[2], want)

@@ -12,11 +12,14 @@ from helpers import make_loss
 
 F64 = torch.float64
 NAMES = [k for k, cls in LOSSES.items() if cls.route == 'embeddings']
-BATCHES = {k: y for k, y in label_batches(9).items() if k in ('random', 'with empty sets', 'nobody shares', 'all empty', 'one label')}
+BATCHES = {k: y for k, y in label_batches(9).items() if k in ('random', 'with empty sets', 'nobody shares', 'all empty',
+                                                              'one label')}
 BATCHES['process 0 unlabelled'] = torch.cat([torch.zeros(1, 5), random_labels(8, 5)]).double()
 BATCHES['process 1 unlabelled'] = random_labels(9, 5).index_fill(0, torch.tensor([1, 2]), 0)
-CASES = [(k, b, {}) for k in NAMES for b in BATCHES] + [('reg', 'random', dict(alpha=1.)), ('reg', 'with empty sets', dict(alpha=-1.)),
-         ('abalone', 'with empty sets', dict(beta=.5)), ('reg', 'random', dict(tile=2)), ('base', 'random', dict(tile=1))]
+CASES = [(k, b, {}) for k in NAMES for b in BATCHES] + [('reg', 'random', dict(alpha=1.)),
+         ('reg', 'with empty sets', dict(alpha=-1.)),
+         ('abalone', 'with empty sets', dict(beta=.5)), ('reg', 'random', dict(tile=2)),
+         ('base', 'random', dict(tile=1))]
 
 
 def cut(t, n): # uneven: 1 row, 2 rows …, the rest
@@ -49,7 +52,8 @@ def many(request):
     "For each case the results of all processes; then those with a model."
     n = request.param
     cases = [c for c in CASES if n == 3 or c[1] == 'random'] # two processes: the regular batches only
-    out = in_processes(quiet_gradients, n, [case(*c, n) for c in cases] + [(*case(k, 'random', {}, n), net()) for k in NAMES])
+    out = in_processes(quiet_gradients, n, [case(*c, n) for c in cases]
+                       + [(*case(k, 'random', {}, n), net()) for k in NAMES])
     return n, dict(zip([*map(str, cases), *NAMES], zip(*out)))
 
 
@@ -72,7 +76,8 @@ def test_model_in_ddp(many, name):
     "The parameters of a model in DistributedDataParallel receive the gradient of the joined batch."
     n, out = many
     want = value_and_gradients(*case(name, 'random', {}, n), net())
-    assert len(want) == 2 + hasattr(case(name, 'random', {}, n)[0], 'prototypes') + 4 and all(np.abs(g).max() > 0 for g in want[1:])
+    assert (len(want) == 2 + hasattr(case(name, 'random', {}, n)[0], 'prototypes') + 4
+            and all(np.abs(g).max() > 0 for g in want[1:]))
     same(out[name], want, n)
 
 
@@ -86,7 +91,8 @@ def steps(parts, loss):
     "Two steps with the loss inside the wrapped model; the losses, and the parameters afterwards."
     x, y = parts[dist.get_rank()] if world() > 1 else map(torch.cat, zip(*parts))
     model = Whole(copy.deepcopy(loss))
-    ddp, opt, values = DistributedDataParallel(model) if world() > 1 else model, torch.optim.AdamW(model.parameters(), .1), []
+    ddp, opt, values = (DistributedDataParallel(model) if world() > 1 else model,
+                        torch.optim.AdamW(model.parameters(), .1), [])
     for _ in range(2):
         opt.zero_grad()
         value = model.loss(ddp(x), y)
@@ -99,7 +105,8 @@ def with_references(loss, parts, refs):
     v, r = refs[dist.get_rank()] if world() > 1 else map(torch.cat, zip(*refs))
     x, v = x.clone().requires_grad_(), v.clone().requires_grad_()
     value = Gathered(loss)(x, y, v, r)
-    return [value.detach().numpy(), *(g.numpy() for g in torch.autograd.grad(value, [x, v], allow_unused=True) if g is not None)]
+    return [value.detach().numpy(), *(g.numpy() for g in torch.autograd.grad(value, [x, v], allow_unused=True)
+                                      if g is not None)]
 
 
 def with_queue(loss, first, second):
@@ -157,7 +164,8 @@ def class_indices(loss, x):
     mine, other = (b, a) if dist.get_rank() else (a, b)
     for y in (mine, eye[mine]): out.append(Gathered(loss)(x, y).item())
     out.append(Gathered(loss)(x, eye[mine] if dist.get_rank() else mine).item())
-    for y, r in ((mine, other), (eye[mine], other), (mine, eye[other]), (eye[mine], eye[other])): out.append(Gathered(loss)(x, y, x + 1, r).item())
+    for y, r in ((mine, other), (eye[mine], other), (mine, eye[other]), (eye[mine], eye[other])):
+        out.append(Gathered(loss)(x, y, x + 1, r).item())
     return out
 
 
@@ -171,12 +179,17 @@ def pair():
     x, eye = torch.randn(4, 4, dtype=F64), torch.eye(5, dtype=F64)
     base, reg = make_loss('base', 5, 4).double(), make_loss('reg', 5, 4).double()
     lonely, shared = [(x[:2], eye[:2]), (x[2:], eye[2:4])], [(x[:2], eye[:2]), (x[2:], eye[:2])]
-    cases = dict(steps=('steps', a, reg), queue=('with_queue', reg, a, b), lonely=('warned', base, lonely), shared=('warned', base, shared),
+    cases = dict(steps=('steps', a, reg), queue=('with_queue', reg, a, b), lonely=('warned', base, lonely),
+                 shared=('warned', base, shared),
                  empty=('warned', reg, [(p, q*0) for p, q in a]), scores=('scores', reg, a), order=('rows_in_order', a),
-                 columns=('refused', base, [(x, eye[:4]), (x[:, :3], eye[:4])]), labels=('refused', base, [(x, eye[:4]), (x, eye[:4, :4])]),
-                 dim=('refused', reg, [(x[:, :3], eye[:4])]*2), alone=('refused', base, [(x, eye[:4]), (x*np.nan, eye[:4])]),
+                 columns=('refused', base, [(x, eye[:4]), (x[:, :3], eye[:4])]),
+                 labels=('refused', base, [(x, eye[:4]), (x, eye[:4, :4])]),
+                 dim=('refused', reg, [(x[:, :3], eye[:4])]*2),
+                 alone=('refused', base, [(x, eye[:4]), (x*np.nan, eye[:4])]),
                  index=('refused', base, [(x, eye[:4]), (x, torch.tensor([0, 1, 5, 5]))]),
-                 none=('refused', base, [(x, eye[:4]), (x, eye[:4], x, eye[:4])]), float16=('formats', base, x), indices=('class_indices', base, x)) | {f'refs {k}': ('with_references', make_loss(k, 5, 4).double(), a, b) for k in NAMES if k != 'proto'}
+                 none=('refused', base, [(x, eye[:4]), (x, eye[:4], x, eye[:4])]), float16=('formats', base, x),
+                 indices=('class_indices', base, x))
+    cases |= {f'refs {k}': ('with_references', make_loss(k, 5, 4).double(), a, b) for k in NAMES if k != 'proto'}
     return cases, dict(zip(cases, zip(*in_processes(dispatch, 2, list(cases.values())))))
 
 
@@ -215,16 +228,19 @@ def test_everybody_raises(pair):
 
 def test_an_error_of_one_is_raised_by_all(pair):
     _, out = pair
-    assert out['alone'] == ('embeddings: expected valid input in all processes, got an error in process 1', 'embeddings: expected finite numbers, got 16 NaN or infinite of 16')
+    assert out['alone'] == ('embeddings: expected valid input in all processes, got an error in process 1',
+                            'embeddings: expected finite numbers, got 16 NaN or infinite of 16')
     assert out['index'] == ('labels: expected equally many columns in all processes, got [5, 6]',)*2
     assert out['none'] == ('ref_embeddings: expected in all processes or in none, got them in 1 of 2',)*2
 
 
 def test_formats_that_differ_between_processes(pair):
-    "One format, the widest: the values of both processes are equal, and gradients come back in the format that was given."
+    """One format, the widest: the values of both processes are equal, and gradients come back in the format that
+    was given."""
     _, (zero, one) = pair[0], pair[1]['float16']
     assert [r[:2] for r in zero] == [r[:2] for r in one] and all(r[2] for r in (*zero, *one))
-    assert [r[0] for r in zero] == ['torch.float32']*12 + ['torch.float64']*4 and max(r[1] for r in zero)/min(r[1] for r in zero) < 1.02
+    assert ([r[0] for r in zero] == ['torch.float32']*12 + ['torch.float64']*4
+            and max(r[1] for r in zero)/min(r[1] for r in zero) < 1.02)
 
 
 def test_class_indices_of_all_processes(pair):
@@ -235,7 +251,8 @@ def test_class_indices_of_all_processes(pair):
 def test_rows_are_in_the_order_of_ranks(pair):
     cases, out = pair
     parts = cases['order'][1]
-    assert out['order'] == ((torch.cat([p[0] for p in parts]).tolist(), 0), (torch.cat([p[0] for p in parts]).tolist(), 1))
+    assert out['order'] == ((torch.cat([p[0] for p in parts]).tolist(), 0),
+                            (torch.cat([p[0] for p in parts]).tolist(), 1))
 
 
 def test_each_row_once(pair):
@@ -262,14 +279,17 @@ def fastai_steps(x, y):
 
     torch.manual_seed(0)
     model = Whole(make_loss('reg', 5, 4)).float() # fastai's recorder wants float32
-    learn = Learner(DataLoaders(*[Batches((x, y), 8//world()) for _ in range(2)], device='cpu'), model, loss_func=model.loss, opt_func=SGD, lr=.1)
+    learn = Learner(DataLoaders(*[Batches((x, y), 8//world()) for _ in range(2)], device='cpu'), model,
+                    loss_func=model.loss, opt_func=SGD, lr=.1)
     learn.remove_cbs(ProgressCallback)
     with learn.no_logging():
         if world() == 1: learn.fit(1)
         else:
             from fastai.distributed import DistributedDL
-            DistributedDL._broadcast = lambda self, t, rank: t # fastai sends the indices through CUDA; they are equal here
-            os.environ.update(WORLD_SIZE=str(world()), RANK=str(dist.get_rank()), LOCAL_RANK=str(dist.get_rank()), MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+            # fastai sends the indices through CUDA; they are equal here
+            DistributedDL._broadcast = lambda self, t, rank: t
+            os.environ.update(WORLD_SIZE=str(world()), RANK=str(dist.get_rank()), LOCAL_RANK=str(dist.get_rank()),
+                              MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
             with learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit(1)
     return [float(v) for v in learn.recorder.losses], [p.detach().numpy() for p in model.parameters()]
 

@@ -12,7 +12,8 @@ from helpers import make_loss
 
 F64 = torch.float64
 NAMES = [k for k, cls in LOSSES.items() if cls.route == 'embeddings' and k != 'proto'] # which is refused
-SETTINGS = [(k, {}) for k in NAMES] + [('reg', dict(alpha=1.)), ('reg', dict(alpha=-1.)), ('abalone', dict(beta=.5)), ('reg', dict(tile=1)), ('base', dict(tile=3))]
+SETTINGS = [(k, {}) for k in NAMES] + [('reg', dict(alpha=1.)), ('reg', dict(alpha=-1.)), ('abalone', dict(beta=.5)),
+                                       ('reg', dict(tile=1)), ('base', dict(tile=3))]
 
 
 def dense(loss, x, y, n):
@@ -22,7 +23,8 @@ def dense(loss, x, y, n):
     rows = [torch.arange(len(a.labels))[-n if a.labels is y else 0:] for a in anchors]
     own = [Block(a.embeddings[i], a.labels[i]) for a, i in zip(anchors, rows)]
     me = [positions(a, refs)[i] for a, i in zip(anchors, rows)]
-    return contrast(own, refs, loss.weight, temperature=loss.temperature, me=me, drop_repulsion=loss.drop_repulsion, apart=loss.apart, count=loss.count(y[-n:]))
+    return contrast(own, refs, loss.weight, temperature=loss.temperature, me=me, drop_repulsion=loss.drop_repulsion,
+                    apart=loss.apart, count=loss.count(y[-n:]))
 
 
 def filled(x, y, size=None):
@@ -65,12 +67,14 @@ def test_formats_and_state():
     assert queue.pointer.item() == 1 and len(other) == 4 and not list(queue.parameters())
 
 
-@pytest.mark.parametrize('name,make', [('size', lambda: LabelQueue(0, 2, 3)), ('dim', lambda: LabelQueue(4, 2., 3)), ('n_labels', lambda: LabelQueue(4, 2, -1)),
+@pytest.mark.parametrize('name,make', [('size', lambda: LabelQueue(0, 2, 3)), ('dim', lambda: LabelQueue(4, 2., 3)),
+    ('n_labels', lambda: LabelQueue(4, 2, -1)),
     ('embeddings', lambda: LabelQueue(4, 2, 3).enqueue(torch.zeros(2, 3), torch.zeros(2, 3))),
     ('embeddings', lambda: LabelQueue(4, 2, 3).enqueue(torch.full((2, 2), math.nan), torch.zeros(2, 3))),
     ('labels', lambda: LabelQueue(4, 2, 3).enqueue(torch.zeros(2, 2), torch.zeros(2, 4))),
     ('labels', lambda: LabelQueue(4, 2, 3).enqueue(torch.zeros(2, 2), torch.zeros(3, 3))),
-    ('loss', lambda: WithQueue(make_loss('bce', 3, 2), LabelQueue(4, 2, 3))), ('m', lambda: momentum_update(nn.Linear(1, 1), nn.Linear(1, 1), -.1))])
+    ('loss', lambda: WithQueue(make_loss('bce', 3, 2), LabelQueue(4, 2, 3))),
+    ('m', lambda: momentum_update(nn.Linear(1, 1), nn.Linear(1, 1), -.1))])
 def test_bad_input_names_the_argument(name, make):
     with pytest.raises(ValueError, match=f'^{name}: expected .*got'): make()
 
@@ -93,7 +97,8 @@ def test_momentum_of_buffers():
     model(torch.randn(8, 2)), model(torch.randn(8, 2))
     momentum_update(key, model, .9)
     assert key.num_batches_tracked.item() == 2
-    assert torch.allclose(key.running_mean, .1*model.running_mean) and torch.allclose(key.running_var, .9 + .1*model.running_var)
+    assert (torch.allclose(key.running_mean, .1*model.running_mean)
+            and torch.allclose(key.running_var, .9 + .1*model.running_var))
     with pytest.raises(ValueError): momentum_update(nn.Linear(2, 2), model)
 
 
@@ -109,7 +114,8 @@ def test_equals_the_joined_batch(name, settings, batch):
         warnings.simplefilter('ignore', NoPositivesWarning)
         a, b = WithQueue(loss, filled(x[:-n], y[:-n]))(last, y[-n:]), dense(loss, torch.cat([x[:-n], last]), y, n)
     assert a.item() == pytest.approx(b.item(), abs=1e-12)
-    for g, h in zip(*(torch.autograd.grad(v, [last, *loss.parameters()]) for v in (a, b))): assert (g - h).abs().max() < 1e-12
+    for g, h in zip(*(torch.autograd.grad(v, [last, *loss.parameters()]) for v in (a, b))):
+        assert (g - h).abs().max() < 1e-12
 
 
 @pytest.mark.filterwarnings('ignore::mlcl.losses.NoPositivesWarning')
@@ -123,7 +129,9 @@ def test_what_a_queue_changes(name):
     assert wrapped(x[:4], y[:4]) == value
     queue.enqueue(x[4:], y[4:])
     assert wrapped(x[:4], y[:4]) != value
-    assert wrapped(x[:4], y[:4], x[4:6], y[4:6]).item() == pytest.approx(loss(x[:4], y[:4], torch.cat([x[4:6], *queue.content()[:1]]), torch.cat([y[4:6], y[4:]])).item(), abs=1e-12)
+    assert wrapped(x[:4], y[:4], x[4:6],
+                   y[4:6]).item() == pytest.approx(loss(x[:4], y[:4], torch.cat([x[4:6], *queue.content()[:1]]),
+                                                        torch.cat([y[4:6], y[4:]])).item(), abs=1e-12)
     assert wrapped.eval()(x[:4], y[:4]) == value
 
 
@@ -132,7 +140,8 @@ def test_wrapper_is_like_the_loss():
     wrapped = WithQueue(loss, LabelQueue(6, 4, 5))
     assert wrapped.route == 'embeddings' and wrapped.prototypes is loss.prototypes and wrapped.beta == .5
     assert [n for n, _ in wrapped.named_parameters()] == ['loss.prototypes'] and 'queue.pointer' in wrapped.state_dict()
-    for other in (copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))): assert torch.equal(other.prototypes, loss.prototypes)
+    for other in (copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
+        assert torch.equal(other.prototypes, loss.prototypes)
     with pytest.raises(AttributeError): wrapped.nothing
 
 
@@ -154,18 +163,23 @@ def test_half_precision(name):
     y, x = random_labels(12, 5).float(), torch.randn(12, 8)
     loss, exact = make_loss(name, 5, 8), None
     for dtype, rel in ((F64, 0), (torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)):
-        value = WithQueue(copy.deepcopy(loss).to(F64 if dtype == F64 else torch.float32), filled(x[:8].to(dtype), y[:8]))(x[8:].to(dtype), y[8:]).item()
+        value = WithQueue(copy.deepcopy(loss).to(F64 if dtype == F64 else torch.float32),
+                          filled(x[:8].to(dtype), y[:8]))(x[8:].to(dtype), y[8:]).item()
         exact = exact or value
         assert value == pytest.approx(exact, rel=max(rel, 1e-12))
 
 
 class Net(nn.Module):
-    def __init__(self, loss): super().__init__(); self.body, self.loss = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(.5), nn.Linear(8, 4)), loss
+    def __init__(self, loss):
+        super().__init__()
+        self.body, self.loss = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(.5),
+                                             nn.Linear(8, 4)), loss
     def forward(self, x): return self.body(x)
 
 
 def test_callback():
-    "In every step: the loss sees the keys of earlier batches alone; then the key model follows and its embeddings enter, without gradient."
+    """In every step: the loss sees the keys of earlier batches alone; then the key model follows and its
+    embeddings enter, without gradient."""
     from fastai.callback.core import Callback
     from fastai.callback.progress import ProgressCallback
     from fastai.data.core import DataLoaders
@@ -186,14 +200,17 @@ def test_callback():
     x, y = torch.randn(32, 6), random_labels(32, 5).float()
     queue = LabelQueue(20, 4, 5)
     net = Net(WithQueue(make_loss('reg', 5, 4), queue))
-    learn = Learner(DataLoaders(*[Batches((x, y), 8) for _ in range(2)], device='cpu'), net, loss_func=net.loss, lr=.1, cbs=[QueueCallback(queue, .5), Spy()])
+    learn = Learner(DataLoaders(*[Batches((x, y), 8) for _ in range(2)], device='cpu'), net, loss_func=net.loss, lr=.1,
+                    cbs=[QueueCallback(queue, .5), Spy()])
     learn.remove_cbs(ProgressCallback)
     with learn.no_logging(): learn.fit(2)
     assert seen == [0, 8, 16, 20, 20, 20, 20, 20] and queue.pointer.item() == 64 % 20
     key = learn.queue.key
     assert all(not torch.equal(a, b) for a, b in zip(learn.moved, learn.moved[1:]))
-    assert not key.training and key.loss.queue is queue and all(p.grad is None and not p.requires_grad for p in key.parameters())
-    assert all(not torch.equal(k, q) for k, q in zip(key.body.parameters(), net.body.parameters())) and not queue.embeddings.requires_grad
+    assert (not key.training and key.loss.queue is queue and all(p.grad is None and not p.requires_grad
+                                                                 for p in key.parameters()))
+    assert (all(not torch.equal(k, q) for k, q in zip(key.body.parameters(), net.body.parameters()))
+            and not queue.embeddings.requires_grad)
     trained = {id(p) for g in learn.opt.param_lists for p in g}
     assert trained == {id(p) for p in net.parameters()}
 
@@ -211,4 +228,5 @@ def test_training_on_digits():
     with learn.no_logging(): learn.fit(2)
     assert len(queue) == 64 and queue.embeddings.isfinite().all() and (queue.labels.sum(1) > 0).all()
     assert all(np.isfinite(list(r.values())).all() for r in learn.monitor.history)
-    assert (learn.queue.key.encoder.state_dict()[k := next(iter(dict(learn.model.encoder.named_parameters())))] != learn.model.encoder.state_dict()[k]).any()
+    assert (learn.queue.key.encoder.state_dict()[k := next(iter(dict(learn.model.encoder.named_parameters())))]
+            != learn.model.encoder.state_dict()[k]).any()

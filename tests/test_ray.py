@@ -24,7 +24,9 @@ needs_ray = pytest.mark.skipif(ray is None, reason="RAY IS NOT INSTALLED: instal
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     "Workers find this file's `fake`."
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]).rstrip(os.pathsep))
+    monkeypatch.setenv('PYTHONPATH',
+                       os.pathsep.join([str(Path(__file__).parent),
+                                        os.environ.get('PYTHONPATH', '')]).rstrip(os.pathsep))
 
 
 def fake(exp):
@@ -40,7 +42,8 @@ def fake(exp):
 @needs_ray
 def test_killed_workers(tmp_path, monkeypatch):
     monkeypatch.setenv('MLCL_RESULTS', str(tmp_path))
-    monkeypatch.setitem(study.STUDIES, 't', study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(6))))
+    monkeypatch.setitem(study.STUDIES, 't',
+                        study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(6))))
     assert study.run_study('t', ray='local', runner=fake, progress=False) == dict(held=0, done=4, failed=2)
     store = study.store_of('t')
     errors = {r['seed']: r['error']['kind'] for r in store.failed().values()}
@@ -64,7 +67,8 @@ if __name__ == '__main__': study.run_study('t', ray={address!r}, runner=fake)
 def driver(tmp_path, address):
     script = tmp_path/'driver.py'
     script.write_text(DRIVER.format(tests=str(Path(__file__).parent), address=address))
-    return subprocess.Popen([sys.executable, str(script)], env=os.environ | dict(MLCL_RESULTS=str(tmp_path), SLOW='1.5'), cwd=tmp_path,
+    return subprocess.Popen([sys.executable, str(script)], env=os.environ
+                            | dict(MLCL_RESULTS=str(tmp_path), SLOW='1.5'), cwd=tmp_path,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -73,7 +77,8 @@ def driver(tmp_path, address):
 def test_killed_driver(tmp_path, standing, monkeypatch):
     monkeypatch.setenv('MLCL_RESULTS', str(tmp_path)), monkeypatch.setenv('SLOW', '1.5')
     address = 'local'
-    if standing: address = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False).address_info['address']
+    if standing:
+        address = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False).address_info['address']
     try:
         p, store = driver(tmp_path, address), Store(tmp_path/'t')
         while '[ 3/10]' not in (line := p.stdout.readline()): assert line, p.stderr.read()

@@ -14,7 +14,8 @@ from own_data import numbers, scratch, texts
 def parts(tmp_path_factory):
     "Tensors and facts of a saved model."
     x, y = numbers()
-    MultiLabelClassifier('reg', epochs=1, random_state=0).fit(x, y).save(p := tmp_path_factory.mktemp('m')/'m.safetensors')
+    MultiLabelClassifier('reg', epochs=1, random_state=0).fit(x,
+                                                              y).save(p := tmp_path_factory.mktemp('m')/'m.safetensors')
     with safe_open(p, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()['mlcl'])
 
 
@@ -29,7 +30,8 @@ def offline(monkeypatch):
 
 def refused(tmp_path, tensors, facts, said):
     "Both ways to load a file refuse it in one line."
-    save_file(tensors, p := tmp_path/'bad.safetensors', metadata=dict(mlcl=facts if isinstance(facts, str) else json.dumps(facts)))
+    save_file(tensors, p := tmp_path/'bad.safetensors',
+              metadata=dict(mlcl=facts if isinstance(facts, str) else json.dumps(facts)))
     for load in (MultiLabelClassifier.load, load_trained):
         with pytest.raises(ValueError, match=said) as e: load(p)
         assert '\n' not in str(e.value) and len(str(e.value)) < 600
@@ -58,50 +60,68 @@ def test_every_fact_has_its_type(parts, tmp_path, key, value): refused(tmp_path,
 
 
 @pytest.mark.parametrize('where, values', [
-    (('encoder', 'config'), dict(n_features='6')), (('encoder', 'config'), dict(n_features=10**12)), (('encoder', 'config'), dict(n_features=10**8)),
-    (('encoder', 'config'), dict(widths=[10**8])), (('encoder', 'config'), dict(dropout=float('nan'))), (('encoder', 'config'), dict(scale='other')),
-    (('encoder', 'config'), dict(code='x')), (('encoder',), dict(name='none')), (('settings',), dict(projection=10**9)), (('settings',), dict(loss=dict(code=1))),
-    (('settings',), dict(loss=dict(temperature='x'))), (('note',), dict(classes=[0, 0, 1])), (('note',), dict(classes=[0, 1])), (('note',), dict(classes=[[0], 1, 2])),
-    (('note',), dict(params=dict(code=1))), (('note',), dict(kind='code')), (('note',), dict(columns=dict(code='a'))), (('note',), dict(seed=-1))])
+    (('encoder', 'config'), dict(n_features='6')), (('encoder', 'config'), dict(n_features=10**12)),
+    (('encoder', 'config'), dict(n_features=10**8)),
+    (('encoder', 'config'), dict(widths=[10**8])), (('encoder', 'config'), dict(dropout=float('nan'))),
+    (('encoder', 'config'), dict(scale='other')),
+    (('encoder', 'config'), dict(code='x')), (('encoder',), dict(name='none')), (('settings',), dict(projection=10**9)),
+    (('settings',), dict(loss=dict(code=1))),
+    (('settings',), dict(loss=dict(temperature='x'))), (('note',), dict(classes=[0, 0, 1])),
+    (('note',), dict(classes=[0, 1])), (('note',), dict(classes=[[0], 1, 2])),
+    (('note',), dict(params=dict(code=1))), (('note',), dict(kind='code')), (('note',), dict(columns=dict(code='a'))),
+    (('note',), dict(seed=-1))])
 def test_facts_that_do_not_fit(parts, tmp_path, where, values):
-    save_file(parts[0], p := tmp_path/'bad.safetensors', metadata=dict(mlcl=json.dumps(changed(parts[1], where, **values))))
+    save_file(parts[0], p := tmp_path/'bad.safetensors',
+              metadata=dict(mlcl=json.dumps(changed(parts[1], where, **values))))
     with pytest.raises(ValueError) as e: MultiLabelClassifier.load(p)
     assert '\n' not in str(e.value)
 
 
 @pytest.mark.parametrize('raw', ['', '{}', '[]', 'null', 'x', '['*100_000, '{"format": "mlcl 1"}', '1'])
-def test_facts_that_are_none(parts, tmp_path, raw): refused(tmp_path, parts[0], raw, 'expected a model that `save` wrote')
+def test_facts_that_are_none(parts, tmp_path, raw):
+    refused(tmp_path, parts[0], raw, 'expected a model that `save` wrote')
 
 
-@pytest.mark.parametrize('name', ['encoder.layers.0.weight', 'loss.prototypes', 'extra.thresholds', 'extra.weight', 'extra.mean'])
+@pytest.mark.parametrize('name', ['encoder.layers.0.weight', 'loss.prototypes', 'extra.thresholds', 'extra.weight',
+                                  'extra.mean'])
 def test_tensors_that_do_not_fit(parts, tmp_path, name):
     t, facts = parts
     refused(tmp_path, t | {name: t[name]*float('nan')}, facts, f'{name}: expected finite numbers')
     refused(tmp_path, t | {name: t[name].to(torch.int8)}, facts, f'{name}: expected floating-point numbers, got int8')
-    fault = name if name.startswith(('encoder', 'loss')) else 'thresholds: expected one for each of 3' if 'thresholds' in name else 'probe: '
+    fault = (name if name.startswith(('encoder', 'loss')) else 'thresholds: expected one for each of 3'
+             if 'thresholds' in name else 'probe: ')
     refused(tmp_path, t | {name: t[name].ravel()[:-1].clone()}, facts, fault)
     refused(tmp_path, {k: v for k, v in t.items() if k != name}, facts, fault)
 
 
 def test_thresholds_are_probabilities_one_for_each_label(parts, tmp_path):
-    for bad in (torch.tensor([.5, .5, 2.]), torch.tensor([.5, -.1, .5]), torch.rand(2), torch.rand(4), torch.rand(3, 1)):
+    for bad in (torch.tensor([.5, .5, 2.]), torch.tensor([.5, -.1, .5]), torch.rand(2), torch.rand(4),
+                torch.rand(3, 1)):
         refused(tmp_path, parts[0] | {'extra.thresholds': bad}, parts[1], 'thresholds: expected')
 
 
 @pytest.mark.parametrize('encoder, said', [
     (dict(name='hf', spec='hf:x', config=dict(arg='FOLDER', spec=None, tokenizer=None)), 'spec'),
     (dict(name='hf', spec='hf:x', config=dict(arg='FOLDER')), 'spec: Field required'),
-    (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='bert', auto_map={'AutoModel': 'code.Model'}), tokenizer=dict(json='{}', special={}))), 'auto_map'),
-    (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='new'), tokenizer=dict(json='{}', special={}))), 'a type among'),
-    (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='bert', quantization_config={'a': 1}), tokenizer=dict(json='{}', special={}))), 'quantization_config'),
-    (dict(name='frozen_text', spec='hf:x:frozen', config=dict(arg='FOLDER', n_features=6)), 'the name of a network on the hub'),
+    (dict(name='hf', spec='hf:x',
+          config=dict(arg='x', spec=dict(model_type='bert', auto_map={'AutoModel': 'code.Model'}),
+                      tokenizer=dict(json='{}', special={}))), 'auto_map'),
+    (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='new'),
+                                              tokenizer=dict(json='{}', special={}))), 'a type among'),
+    (dict(name='hf', spec='hf:x', config=dict(arg='x', spec=dict(model_type='bert', quantization_config={'a': 1}),
+                                              tokenizer=dict(json='{}', special={}))), 'quantization_config'),
+    (dict(name='frozen_text', spec='hf:x:frozen', config=dict(arg='FOLDER', n_features=6)),
+     'the name of a network on the hub'),
     (dict(name='tv', spec='tv:resnet18', config=dict(arg='resnet18', pretrained=True)), 'Missing key'),
     (dict(name='mobilenet_v2', spec='mobilenet_v2', config=dict(pretrained=True)), 'Missing key'),
-    (dict(name='tv', spec='tv:../x', config=dict(arg='../x')), 'tv: expected one of'), (dict(name='timm', spec='timm:x', config=dict(arg='hf-hub:evil/x', pretrained=True)), 'timm: expected a name of')])
+    (dict(name='tv', spec='tv:../x', config=dict(arg='../x')), 'tv: expected one of'),
+    (dict(name='timm', spec='timm:x', config=dict(arg='hf-hub:evil/x', pretrained=True)), 'timm: expected a name of')])
 def test_a_file_chooses_neither_code_nor_network(parts, tmp_path, encoder, said):
     "No code of a file is run, and no network beside the known ones is made."
     (tmp_path/'evil').mkdir()
-    (tmp_path/'evil'/'config.json').write_text(json.dumps(dict(auto_map=dict(AutoModel='code.Model', AutoConfig='code.Config'), model_type='evil')))
+    (tmp_path/'evil'/'config.json').write_text(json.dumps(dict(auto_map=dict(AutoModel='code.Model',
+                                                                             AutoConfig='code.Config'),
+                                                               model_type='evil')))
     (tmp_path/'evil'/'code.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")')
     text = json.dumps(parts[1] | dict(encoder=encoder)).replace('FOLDER', str(tmp_path/'evil'))
     refused(tmp_path, parts[0], text, said)
@@ -127,13 +147,17 @@ def test_settings_that_nothing_reads_do_not_stand_in_the_way(tmp_path, monkeypat
     t = texts()
     tiny_roberta(tmp_path/'net', list(t.text))
     file = tmp_path/'net'/'config.json'
-    file.write_text(json.dumps(json.loads(file.read_text()) | dict(gradient_checkpointing=False, position_embedding_type='absolute', tie_weights_=True)))
+    file.write_text(json.dumps(json.loads(file.read_text())
+                               | dict(gradient_checkpointing=False, position_embedding_type='absolute',
+                                      tie_weights_=True)))
     m = MultiLabelClassifier(encoder=f'hf:{tmp_path}/net', epochs=1, random_state=0).fit(t.text, t.labels)
     m.save(tmp_path/'m.safetensors')
-    assert np.allclose(MultiLabelClassifier.load(tmp_path/'m.safetensors').predict_proba(t.text), m.predict_proba(t.text), atol=1e-6)
+    assert np.allclose(MultiLabelClassifier.load(tmp_path/'m.safetensors').predict_proba(t.text),
+                       m.predict_proba(t.text), atol=1e-6)
 
 
-@pytest.mark.parametrize('encoder, said', [('hf:FOLDER:frozen', 'the name of a network on the hub'), ('hf:FOLDER', 'a network of a type among')])
+@pytest.mark.parametrize('encoder, said', [('hf:FOLDER:frozen', 'the name of a network on the hub'),
+                                           ('hf:FOLDER', 'a network of a type among')])
 def test_what_could_not_be_loaded_is_not_trained_for_a_file(tmp_path, monkeypatch, encoder, said):
     from mlcl.cli import main
     monkeypatch.undo()
@@ -143,18 +167,22 @@ def test_what_could_not_be_loaded_is_not_trained_for_a_file(tmp_path, monkeypatc
     with pytest.raises(ValueError, match=f'^encoder: expected {said}'): can_be_loaded(encoder)
     texts().to_csv(tmp_path/'t.csv', index=False)
     monkeypatch.setattr(MultiLabelClassifier, 'fit_dataset', lambda *_: 1/0)
-    assert main(['train', str(tmp_path/'t.csv'), '--text', 'text', '--encoder', encoder, '--out', str(tmp_path/'m.safetensors')]) != 0
-    for fine in (None, 'bag', 'hf:roberta-base:frozen', 'hf:org/name:frozen', 'hf:not/here', 'timm:x:frozen'): can_be_loaded(fine)
+    assert main(['train', str(tmp_path/'t.csv'), '--text', 'text', '--encoder', encoder, '--out',
+                 str(tmp_path/'m.safetensors')]) != 0
+    for fine in (None, 'bag', 'hf:roberta-base:frozen', 'hf:org/name:frozen', 'hf:not/here', 'timm:x:frozen'):
+        can_be_loaded(fine)
 
 
 def test_networks_of_other_types_are_refused():
     assert check_network(dict(model_type='bert', hidden_size=8))['hidden_size'] == 8
-    for spec in (dict(model_type='llama'), dict(), dict(model_type='bert', trust_remote_code=True), dict(model_type='bert', attn_implementation='x/y')):
+    for spec in (dict(model_type='llama'), dict(), dict(model_type='bert', trust_remote_code=True),
+                 dict(model_type='bert', attn_implementation='x/y')):
         with pytest.raises(ValueError, match='encoder: expected'): check_network(spec)
 
 
 def test_what_is_no_model(tmp_path):
-    for name, raw in (('a.safetensors', b'nonsense'), ('b.safetensors', b''), ('c.safetensors', b'\xff'*20), ('d.csv', b'a,b\n')):
+    for name, raw in (('a.safetensors', b'nonsense'), ('b.safetensors', b''), ('c.safetensors', b'\xff'*20),
+                      ('d.csv', b'a,b\n')):
         (tmp_path/name).write_bytes(raw)
         with pytest.raises(ValueError, match='expected a model that `save` wrote'): read_saved(tmp_path/name)
     with pytest.raises(FileNotFoundError): read_saved(tmp_path/'none.safetensors')
@@ -162,7 +190,8 @@ def test_what_is_no_model(tmp_path):
 
 @pytest.fixture
 def frozen(tmp_path, monkeypatch):
-    "A classifier on features of a tiny frozen network, saved; where the network was; and what a read of weights was told."
+    """A classifier on features of a tiny frozen network, saved; where the network was; and what a read of weights
+    was told."""
     from transformers import AutoModel, AutoTokenizer
     from mlcl.encoders import pretrained
     told = []
@@ -175,7 +204,8 @@ def frozen(tmp_path, monkeypatch):
     t = texts()
     tiny_roberta('org/tiny', list(t.text))
     pretrained._network.cache_clear()
-    MultiLabelClassifier(encoder='hf:org/tiny:frozen', epochs=1, random_state=0).fit(t.text, t.labels.str.split('|')).save('m.safetensors')
+    MultiLabelClassifier(encoder='hf:org/tiny:frozen', epochs=1,
+                         random_state=0).fit(t.text, t.labels.str.split('|')).save('m.safetensors')
     pretrained._network.cache_clear()
     return tmp_path, told, t.text
 
@@ -193,14 +223,18 @@ def test_a_model_on_frozen_features_needs_the_same_weights(frozen):
     folder, _, x = frozen
     torch.manual_seed(1)
     tiny_roberta('org/tiny', list(x))
-    with pytest.raises(ValueError, match='expected the weights that the model was trained on'): MultiLabelClassifier.load('m.safetensors').predict(x)
+    with pytest.raises(ValueError, match='expected the weights that the model was trained on'):
+        MultiLabelClassifier.load('m.safetensors').predict(x)
     pretrained._network.cache_clear()
     (folder/'org/tiny').rename(folder/'org/other')
-    with pytest.raises(FileNotFoundError, match='hf:org/tiny: the model needs the weights of this network'): MultiLabelClassifier.load('m.safetensors').predict(x)
+    with pytest.raises(FileNotFoundError, match='hf:org/tiny: the model needs the weights of this network'):
+        MultiLabelClassifier.load('m.safetensors').predict(x)
 
 
-@pytest.mark.parametrize('spec, error', [('tv:resnet18', 'tv:resnet18: the model needs'), ('timm:resnet18', 'timm:resnet18: the model needs')])
+@pytest.mark.parametrize('spec, error', [('tv:resnet18', 'tv:resnet18: the model needs'),
+                                         ('timm:resnet18', 'timm:resnet18: the model needs')])
 def test_a_network_of_pictures_is_not_fetched_to_predict(tmp_path, monkeypatch, spec, error):
     from mlcl.encoders import Frozen
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=error): Frozen(spec.removeprefix('tv:'), 512).prepare(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match=error):
+        Frozen(spec.removeprefix('tv:'), 512).prepare(np.zeros((1, 8, 8, 3), np.uint8))

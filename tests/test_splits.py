@@ -33,6 +33,7 @@ def test_broken_shares(shares):
 
 
 @pytest.mark.parametrize('f', [lambda y: split(y, (.5, .5)), lambda y: fraction(y, .5)])
-@pytest.mark.parametrize('y', [np.zeros((0, 3)), np.zeros(3), np.array([[.5, 1]]), np.array([[np.nan, 1]]), np.array([[2, 1]])])
+@pytest.mark.parametrize('y', [np.zeros((0, 3)), np.zeros(3), np.array([[.5, 1]]), np.array([[np.nan, 1]]),
+                               np.array([[2, 1]])])
 def test_broken_matrices(f, y):
     with pytest.raises(ValueError, match='^y: '): f(y)

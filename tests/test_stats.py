@@ -5,10 +5,12 @@ import pytest
 from scipy import stats as ss
 
 from mlcl.metrics import bootstrap, replicates, resample
-from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, fold_interval, friedman, leaderboard, mean_error, mean_interval, paired, pooled, score_table,
+from mlcl.stats import (_variances, _within, as_text, behind, effect, effects, fold_interval, friedman, leaderboard,
+                        mean_error, mean_interval, paired, pooled, score_table,
                         wilcoxon)
 from mlcl.metrics import pack, unpack
-from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits, own_error, p_value, smallest, stratified, unequal,
+from mlcl.verdicts import (MARGIN, NOTHING, _known, _quantiles, by_stratum, hierarchical, holm, leave_out, limits,
+                           own_error, p_value, smallest, stratified, unequal,
                            verdict, within, witnesses)
 
 
@@ -32,7 +34,8 @@ def test_mean_interval_known_answers():
 
 
 @pytest.mark.parametrize('call,message', [
-    (lambda: mean_interval([.5]), 'values: '), (lambda: mean_interval([]), 'values: '), (lambda: mean_interval([[.5, .6]]), 'values: '),
+    (lambda: mean_interval([.5]), 'values: '), (lambda: mean_interval([]), 'values: '),
+    (lambda: mean_interval([[.5, .6]]), 'values: '),
     (lambda: mean_interval([.5, np.nan]), 'values: '), (lambda: mean_interval([.5, .6], -1.), 'within: '),
     (lambda: mean_interval([.5, .6], [.1]*3), 'within: '), (lambda: mean_interval([.5, .6], np.inf), 'within: '),
     (lambda: mean_interval([.5, .6], level=95), 'level: ')])
@@ -96,14 +99,17 @@ def test_paired_sees_a_clear_difference(sign):
 @pytest.mark.parametrize('call,message', [
     (lambda y, a, b: paired(y, a, b[:2]), 'b: '), (lambda y, a, b: paired(y, [], []), 'b: '),
     (lambda y, a, b: paired(y, a, b, 'f1'), 'metric: '), (lambda y, a, b: paired(y, a, b, method='z'), 'method: '),
-    (lambda y, a, b: paired(y, a, b, level=0), 'level: '), (lambda y, a, b: paired(y, [i[:, :2] for i in a], b), 'pred: ')])
+    (lambda y, a, b: paired(y, a, b, level=0), 'level: '),
+    (lambda y, a, b: paired(y, [i[:, :2] for i in a], b), 'pred: ')])
 def test_paired_refuses(call, message):
     with pytest.raises(ValueError, match=f'^{message}expected'): call(*predictions())
 
 
 def record(dataset='yeast', loss='reg', seed=0, f1=.6, readout='probe', half=None, **more):
-    m = dict(macro_f1=f1, map=f1 + .1) | (dict(macro_f1_lo=f1 - half, macro_f1_hi=f1 + half) if half is not None else {})
-    return dict(id=f'{dataset}{loss}{seed}', run=str(seed), dataset=dataset, encoder='mlp', loss=loss, settings=dict(lr=1e-3), fraction=1.,
+    m = dict(macro_f1=f1, map=f1 + .1) | (dict(macro_f1_lo=f1 - half, macro_f1_hi=f1 + half)
+                                          if half is not None else {})
+    return dict(id=f'{dataset}{loss}{seed}', run=str(seed), dataset=dataset, encoder='mlp', loss=loss,
+                settings=dict(lr=1e-3), fraction=1.,
                 seed=seed, readout=readout, checkpoint='last', split='test', metrics=m) | more
 
 
@@ -113,7 +119,8 @@ def test_leaderboard_known_answer():
     assert t.columns.tolist() == ['dataset', 'loss', 'mean', 'lower', 'upper', 'n_seeds']
     assert t.loss.tolist() == ['reg', 'bce'] and t.n_seeds.tolist() == [3, 3]
     half = ss.t.ppf(.975, 2)*.01/3**.5
-    assert t[['mean', 'lower', 'upper']].to_numpy() == pytest.approx(np.array([[.61, .61 - half, .61 + half], [.51, .51 - half, .51 + half]]))
+    assert t[['mean', 'lower', 'upper']].to_numpy() == pytest.approx(np.array([[.61, .61 - half, .61 + half],
+                                                                               [.51, .51 - half, .51 + half]]))
 
 
 def test_leaderboard_pools_test_intervals():
@@ -125,7 +132,8 @@ def test_leaderboard_pools_test_intervals():
 
 
 def test_leaderboard_filters_and_rows():
-    recs = [record(seed=s, readout=r, split=p, checkpoint=c, f1=.5 + .1*(r == 'probe') + .2*(p == 'val') + .05*(c == 'best') + .01*s)
+    recs = [record(seed=s, readout=r, split=p, checkpoint=c, f1=.5 + .1*(r == 'probe') + .2*(p == 'val')
+                   + .05*(c == 'best') + .01*s)
             for s in range(2) for r in ('probe', 'own@.5') for p in ('val', 'test') for c in ('last', 'best')]
     recs.append(dict(recs[0], metrics=None, readout=None, split=None, error=dict(kind='E')))
     assert leaderboard(recs)['mean'].tolist() == pytest.approx([.605, .505])
@@ -133,7 +141,8 @@ def test_leaderboard_filters_and_rows():
 
 
 def test_leaderboard_order_and_text():
-    recs = [record(d, l, s, f1=f + .001*s) for d, o in dict(b=0, a=.1).items() for l, f in dict(x=.2, y=.4).items() for s in range(2)]
+    recs = [record(d, l, s, f1=f + .001*s) for d, o in dict(b=0, a=.1).items() for l, f in dict(x=.2, y=.4).items()
+            for s in range(2)]
     t = leaderboard(recs, readout='probe')
     assert t.dataset.tolist() == list('aabb') and t.loss.tolist() == list('yxyx')
     wide = as_text(t)
@@ -207,7 +216,8 @@ def made(dataset='d', losses=dict(reg=.5, bce=.4, zlpr=.45), seeds=range(3), val
     noise = rng.normal(0, .01, 50)
     for loss, f1 in losses.items():
         for s in seeds:
-            common = dict(dataset=dataset, loss=loss, seed=s, readout='probe1', checkpoint='last', encoder='mlp', fraction=1., settings={}) | more
+            common = dict(dataset=dataset, loss=loss, seed=s, readout='probe1', checkpoint='last', encoder='mlp',
+                          fraction=1., settings={}) | more
             res += [dict(common, id=f'{dataset}{loss}{s}v', split='val', metrics=dict(macro_f1=(val or losses)[loss])),
                     dict(common, id=f'{dataset}{loss}{s}t', split='test', metrics=dict(macro_f1=f1 + .01*s),
                          replicates=dict(macro_f1=pack(f1 + .01*s + noise + rng.normal(0, .002, 50))))]
@@ -225,12 +235,15 @@ def test_packed_replicates_give_the_same_interval():
     plain = [r | (dict(replicates=dict(macro_f1=list(unpack(r['replicates']['macro_f1']))))
                   if 'replicates' in r else {}) for r in packed]
     assert effect(plain, 'd', 'reg', ['bce']) == effect(packed, 'd', 'reg', ['bce'])
-    narrow, none = effect(packed, 'd', 'reg', ['bce']), effect([{k: v for k, v in r.items() if k != 'replicates'} for r in packed], 'd', 'reg', ['bce'])
-    assert none['mean'] == narrow['mean'] and none['upper'] == pytest.approx(none['lower'], abs=1e-12)  # seeds alone, equal differences
+    narrow, none = (effect(packed, 'd', 'reg', ['bce']),
+                    effect([{k: v for k, v in r.items() if k != 'replicates'} for r in packed], 'd', 'reg', ['bce']))
+    # seeds alone, equal differences
+    assert none['mean'] == narrow['mean'] and none['upper'] == pytest.approx(none['lower'], abs=1e-12)
 
 
 def test_effect_refuses_mixed_settings():
-    with pytest.raises(ValueError, match='settings'): effect(made() + made(settings=dict(lr=1), seeds=[7]), 'd', 'reg', ['bce'])
+    with pytest.raises(ValueError, match='settings'):
+        effect(made() + made(settings=dict(lr=1), seeds=[7]), 'd', 'reg', ['bce'])
     with pytest.raises(ValueError, match='records: expected some of asl'): effect(made(), 'd', 'reg', ['asl'])
 
 
@@ -240,14 +253,17 @@ def test_effects_take_complete_data_sets_and_count_shared_documents_once():
     assert set(effects(recs, 'reg', ['bce', 'zlpr']).dataset) == {'a', 'aapd'}
     assert set(effects(recs, 'reg', ['bce'], ['b']).dataset) == {'b'}
     alone = made('arxiv_cs54') + [r for r in made('aapd') if r['loss'] == 'bce'] # of the two only one has both losses
-    assert set(effects(alone, 'reg', ['bce']).dataset) == {'arxiv_cs54'} == set(effects(recs, 'reg', ['bce'], ['arxiv_cs54']).dataset)
-    assert list(score_table(recs).index) == ['a', 'aapd'] and list(score_table(recs, losses=['bce', 'reg']).index) == ['a', 'aapd', 'b']
+    assert set(effects(alone, 'reg', ['bce']).dataset) == {'arxiv_cs54'} == set(effects(recs, 'reg', ['bce'],
+                                                                                        ['arxiv_cs54']).dataset)
+    assert (list(score_table(recs).index) == ['a', 'aapd'] and list(score_table(recs, losses=['bce', 'reg']).index)
+            == ['a', 'aapd', 'b'])
 
 
 def test_pooled():
     t = pd.DataFrame(dict(mean=[.02, .03, .07], n_seeds=[5, 3, 5], ids=[['a', 'b'], ['c'], ['d']]))
     p, ci = pooled(t), ss.ttest_1samp(t['mean'], 0).confidence_interval(.95)
-    assert [p['mean'], p['lower'], p['upper']] == pytest.approx([.04, ci.low, ci.high]) and (p['n_sets'], p['n_seeds'], p['n_records']) == (3, 3, 4)
+    assert ([p['mean'], p['lower'], p['upper']] == pytest.approx([.04, ci.low, ci.high])
+            and (p['n_sets'], p['n_seeds'], p['n_records']) == (3, 3, 4))
     one = pooled(pd.DataFrame([effect(made(), 'd', 'reg', ['bce'])]))
     assert one['n_sets'] == 1 and one['lower'] == effect(made(), 'd', 'reg', ['bce'])['lower']
     with pytest.raises(ValueError, match='^table: expected'): pooled(t[:0])
@@ -267,8 +283,10 @@ def table(means, encoders='mlp', datasets=None, seeds=5, noise=.001, spread=None
     steps = np.linspace(-1, 1, seeds)*noise
     datasets = datasets or [f's{k}' for k in range(len(means))]
     encoders = [encoders]*len(means) if isinstance(encoders, str) else encoders
-    return pd.DataFrame([dict(dataset=d, encoder=e, mean=m, se=.1, df=40., n_seeds=seeds, by_seed=dict(enumerate(m + steps)),
-                              spread={} if spread is None else spread, ids=[d]) for d, e, m in zip(datasets, encoders, means)])
+    return pd.DataFrame([dict(dataset=d, encoder=e, mean=m, se=.1, df=40., n_seeds=seeds,
+                              by_seed=dict(enumerate(m + steps)),
+                              spread={} if spread is None else spread, ids=[d])
+                         for d, e, m in zip(datasets, encoders, means)])
 
 
 def test_one_stratum_is_the_t_test():
@@ -279,7 +297,8 @@ def test_one_stratum_is_the_t_test():
 
 
 def test_strata_are_a_linear_model():
-    "Sum-coded strata weighted by their size: the mean of all, and the residual variance of the model with one mean for each."
+    """Sum-coded strata weighted by their size: the mean of all, and the residual variance of the model with one
+    mean for each."""
     import statsmodels.formula.api as smf
     rng = np.random.default_rng(0)
     kinds = ['mlp']*6 + ['bag']*4 + ['mobilenet_v2:frozen']*3
@@ -291,7 +310,8 @@ def test_strata_are_a_linear_model():
     assert [r['mean'], r['se'], r['df']] == pytest.approx([test.effect[0], test.sd[0, 0], fit.df_resid])
     assert p_value(r) == pytest.approx(float(test.pvalue))
     apart = by_stratum(t)
-    assert list(apart) == ['feature vectors', 'text from scratch', 'frozen pictures'] and apart['text from scratch']['n_sets'] == 4
+    assert (list(apart) == ['feature vectors', 'text from scratch', 'frozen pictures']
+            and apart['text from scratch']['n_sets'] == 4)
     assert stratified(t, strata=False)['se'] > 1.5*r['se']
 
 
@@ -313,7 +333,8 @@ def test_what_the_sets_own_errors_make_of_the_mean():
     assert own_error(table([.1, .2, .3, .4])) == pytest.approx(.1/2)
     shared = table([.1, .2, .4], datasets=['coco18', 'coco_words', 'c'])
     assert own_error(shared) == pytest.approx((2*(.1/2)**2 + .1**2)**.5/2)
-    assert own_error(shared.assign(se=[np.nan, .1, .1])) == pytest.approx(((.1/2)**2 + .1**2)**.5/2) and np.isnan(own_error(table([])))
+    assert (own_error(shared.assign(se=[np.nan, .1, .1])) == pytest.approx(((.1/2)**2 + .1**2)**.5/2)
+            and np.isnan(own_error(table([]))))
 
 
 def test_sets_that_share_a_source_count_once():
@@ -332,14 +353,18 @@ def test_nothing_and_too_little_is_open():
     assert verdict(dict(mean=.1, se=1e-6, df=1)) == 'open' and not within(dict(mean=0., se=1e-6, df=1))
     own = stratified(table([.3]))  # a single set keeps its own interval
     half = ss.t.ppf([.975, .95], 40)*.1
-    assert limits(own) == pytest.approx((.3 - half[0], .3 + half[0])) and limits(own, .9) == pytest.approx((.3 - half[1], .3 + half[1]))
+    assert (limits(own) == pytest.approx((.3 - half[0], .3 + half[0]))
+            and limits(own, .9) == pytest.approx((.3 - half[1], .3 + half[1])))
     assert 0 < smallest(own | dict(df=np.inf)) < smallest(own)
 
 
 @pytest.mark.parametrize('mean, se, sign, give, said', [
-    (.02, .005, 1, 0., 'holds'), (.02, .005, -1, 0., 'does not hold'), (-.02, .005, 1, 0., 'does not hold'), (-.02, .005, -1, 0., 'holds'),
-    (.001, .003, 1, 0., 'practically equal'), (.001, .003, -1, 0., 'practically equal'), (.001, .01, 1, 0., 'open'), (.009, .005, 1, 0., 'open'),
-    (.004, .002, -1, .01, 'holds'), (.004, .002, -1, 0., 'practically equal'), (.03, .005, -1, .01, 'does not hold'), (.015, .005, -1, .01, 'open'),
+    (.02, .005, 1, 0., 'holds'), (.02, .005, -1, 0., 'does not hold'), (-.02, .005, 1, 0., 'does not hold'),
+    (-.02, .005, -1, 0., 'holds'),
+    (.001, .003, 1, 0., 'practically equal'), (.001, .003, -1, 0., 'practically equal'), (.001, .01, 1, 0., 'open'),
+    (.009, .005, 1, 0., 'open'),
+    (.004, .002, -1, .01, 'holds'), (.004, .002, -1, 0., 'practically equal'), (.03, .005, -1, .01, 'does not hold'),
+    (.015, .005, -1, .01, 'open'),
     (-.004, .002, 1, .01, 'holds'), (-.03, .005, 1, .01, 'does not hold'), (np.nan, np.nan, 1, 0., 'open')])
 def test_verdict(mean, se, sign, give, said):
     assert verdict(dict(mean=mean, se=se, df=30), sign, give) == said
@@ -361,7 +386,8 @@ def test_two_one_sided_tests():
     rng = np.random.default_rng(3)
     for k in range(200):
         v = rng.normal(.004, .012, 9)
-        p = max(ss.ttest_1samp(v, -MARGIN, alternative='greater').pvalue, ss.ttest_1samp(v, MARGIN, alternative='less').pvalue)
+        p = max(ss.ttest_1samp(v, -MARGIN, alternative='greater').pvalue,
+                ss.ttest_1samp(v, MARGIN, alternative='less').pvalue)
         assert within(stratified(table(v))) == (p < .05)
 
 
@@ -370,7 +396,8 @@ def test_holm_by_hand():
     assert h.p_holm.to_dict() == pytest.approx(dict(b=.016, d=.045, c=.045, a=.5))
     assert h.level.to_dict() == pytest.approx(dict(b=1 - .05/4, d=1 - .05/3, c=1 - .05/2, a=.95))
     stopped = holm(dict(a=.03, b=.2, c=.04))
-    assert stopped.level.tolist() == pytest.approx([1 - .05/3]*3) and stopped.p_holm.to_dict() == pytest.approx(dict(a=.09, c=.09, b=.2))
+    assert (stopped.level.tolist() == pytest.approx([1 - .05/3]*3)
+            and stopped.p_holm.to_dict() == pytest.approx(dict(a=.09, c=.09, b=.2)))
     with pytest.raises(ValueError, match='^p: expected'): holm({})
 
 
@@ -386,8 +413,9 @@ def test_an_interval_at_holms_level_agrees_with_its_p(seed):
 @pytest.mark.parametrize('n', [3, 8, 19])
 @pytest.mark.parametrize('power', [.5, .8, .95])
 def test_smallest_effect_is_found_as_often_as_said(n, power):
-    found = np.mean([p < .05 for p in ss.ttest_1samp(np.random.default_rng(n).normal(smallest(dict(mean=0., se=.03/n**.5, df=n - 1), power=power), .03, (20_000, n)), 0, axis=1).pvalue])
-    assert found == pytest.approx(power, abs=.012)
+    true = smallest(dict(mean=0., se=.03/n**.5, df=n - 1), power=power)
+    draws = np.random.default_rng(n).normal(true, .03, (20_000, n))
+    assert np.mean(ss.ttest_1samp(draws, 0, axis=1).pvalue < .05) == pytest.approx(power, abs=.012)
 
 
 def test_known_variance():
@@ -420,13 +448,15 @@ def test_hierarchical_covers(mean, tau):
     for _ in range(60):
         t = table(mean + tau*rng.standard_normal(12), ['mlp', 'bag']*6, noise=.003)
         m = hierarchical(t)
-        hits.append((m['lower'] <= mean <= m['upper'], m['new_lower'] <= mean + tau*rng.standard_normal() <= m['new_upper']))
+        hits.append((m['lower'] <= mean <= m['upper'], m['new_lower'] <= mean + tau*rng.standard_normal()
+                     <= m['new_upper']))
     assert np.mean(hits, 0).min() >= .88
 
 
 def test_hierarchical_counts_a_shared_source_once():
     "Two sets of one source that agree: less evidence than two sources, where sources may differ as much as sets."
-    alone, shared = (hierarchical(table([.03]*6, datasets=d)) for d in (list('abcdef'), ['coco18', 'coco_words', *'cdef']))
+    alone, shared = (hierarchical(table([.03]*6, datasets=d))
+                     for d in (list('abcdef'), ['coco18', 'coco_words', *'cdef']))
     assert shared['upper'] - shared['lower'] > alone['upper'] - alone['lower']
 
 
@@ -439,7 +469,8 @@ def test_hierarchical_agrees_with_a_sampler():
     kind, v, y = np.array([0, 1]*4), _known(t), t['mean'].to_numpy()
 
     def model():
-        mu, omega, tau = numpyro.sample('mu', dist.Normal(0, .05)), numpyro.sample('omega', dist.HalfNormal(.02)), numpyro.sample('tau', dist.HalfNormal(.03))
+        mu, omega, tau = (numpyro.sample('mu', dist.Normal(0, .05)), numpyro.sample('omega', dist.HalfNormal(.02)),
+                          numpyro.sample('tau', dist.HalfNormal(.03)))
         b = numpyro.sample('b', dist.Normal(0, 1).expand([2]))
         numpyro.deterministic('mean', mu + omega*b.mean())
         numpyro.sample('y', dist.Normal(mu + omega*b[kind], (tau**2 + v)**.5), obs=y)
@@ -461,15 +492,20 @@ def test_quantiles_of_a_mixture():
 def test_behind_names_each_run_once():
     recs = [dict(id=f'{run}/{readout}/last/test') for run in ('b'*16, 'a'*16) for readout in ('probe', 'probe1')]
     pytest.importorskip('IPython')
-    assert behind(recs).data == behind(r['id'] for r in recs).data == 'Behind this: 2 runs, whose records are in `results/` ([how to look them up](95_reproduce.ipynb)).'
+    assert behind(recs).data == behind(r['id']
+                                       for r in recs).data == ('Behind this: 2 runs, whose records are in '
+                                                     '`results/` ([how to look them up](95_reproduce.ipynb)).')
     assert behind(recs[:1]).data.startswith('Behind this: 1 run,')
     with pytest.raises(ValueError, match='^records: expected'): behind([])
 
 
 DEMSAR = pd.DataFrame([  # Demšar (2006), table 6; "voting" is tied in print and was ranked from more digits
-    [.763, .768, .771, .798], [.599, .591, .590, .569], [.954, .971, .968, .967], [.628, .661, .654, .657], [.882, .888, .886, .898],
-    [.936, .931, .916, .931], [.661, .668, .609, .685], [.583, .583, .563, .625], [.775, .838, .866, .875], [1., 1., 1., 1.],
-    [.940, .962, .965, .962], [.619, .666, .614, .669], [.972, .981, .97501, .975], [.957, .978, .946, .970]], columns=list('abcd'))
+    [.763, .768, .771, .798], [.599, .591, .590, .569], [.954, .971, .968, .967], [.628, .661, .654, .657],
+    [.882, .888, .886, .898],
+    [.936, .931, .916, .931], [.661, .668, .609, .685], [.583, .583, .563, .625], [.775, .838, .866, .875],
+    [1., 1., 1., 1.],
+    [.940, .962, .965, .962], [.619, .666, .614, .669], [.972, .981, .97501, .975], [.957, .978, .946, .970]],
+                      columns=list('abcd'))
 
 
 def test_friedman_on_the_published_example():
@@ -477,7 +513,8 @@ def test_friedman_on_the_published_example():
     assert f['ranks'][list('abcd')].tolist() == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
     assert f['cd'] == pytest.approx(1.25, abs=5e-3) and friedman(DEMSAR, .1)['cd'] == pytest.approx(1.12, abs=5e-3)
     n, k, r = 14, 4, f['ranks'].to_numpy()  # the paper's statistic has no correction for ties
-    assert 12*n/k/(k + 1)*((r**2).sum() - k*(k + 1)**2/4) == pytest.approx(9.28, abs=.01) and 9.28 < f['statistic'] < 10.5 and f['p'] < .05
+    assert (12*n/k/(k + 1)*((r**2).sum() - k*(k + 1)**2/4) == pytest.approx(9.28, abs=.01)
+            and 9.28 < f['statistic'] < 10.5 and f['p'] < .05)
     for i in 'abcd':
         for j in 'abcd': assert i == j or (f['pairs'].loc[i, j] < .05) == (abs(f['ranks'][i] - f['ranks'][j]) > f['cd'])
 
@@ -485,7 +522,8 @@ def test_friedman_on_the_published_example():
 def test_friedman_by_hand():
     "Three losses in the same order on four sets: ranks 1, 2, 3; statistic 12·4/12·(14 − 12) = 8."
     f = friedman(pd.DataFrame(dict(x=[.3]*4, y=[.2]*4, z=[.1]*4)))
-    assert f['ranks'].tolist() == [1., 2., 3.] and f['statistic'] == pytest.approx(8.) and f['p'] == pytest.approx(np.exp(-4))
+    assert (f['ranks'].tolist() == [1., 2., 3.] and f['statistic'] == pytest.approx(8.)
+            and f['p'] == pytest.approx(np.exp(-4)))
     for t in (pd.DataFrame(dict(x=[.3], y=[.2], z=[.1])), pd.DataFrame(dict(x=[.3, .2], y=[.2, .1]))):
         with pytest.raises(ValueError, match='^table: expected'): friedman(t)
 
@@ -518,14 +556,17 @@ def sets(**more):
 
 
 @pytest.mark.parametrize('f', [stratified, hierarchical, lambda t: stratified(t, strata=False)])
-@pytest.mark.parametrize('more, said', [(dict(mean=[.1, np.nan, .3]), 'table: expected finite means, got others for b'), (dict(dataset=list('aba')), 'table: expected each data set once, got a twice')])
+@pytest.mark.parametrize('more, said', [(dict(mean=[.1, np.nan, .3]), 'table: expected finite means, got others for b'),
+                                        (dict(dataset=list('aba')), 'table: expected each data set once, got a twice')])
 def test_a_set_has_one_finite_difference(f, more, said):
     with pytest.raises(ValueError, match=said): f(sets(by_seed=[{0: .1, 1: .2}]*3, spread=[{}]*3, **more))
 
 
 def test_a_set_whose_error_is_unknown_is_no_exact_one():
-    with pytest.raises(ValueError, match='table: expected two seeds or resamples of a, got neither'): hierarchical(sets(by_seed=[{0: .1}]*3, spread=[{}]*3))
-    with pytest.raises(ValueError, match='margin: expected a number above 0, got -1'): hierarchical(sets(by_seed=[{0: .1, 1: .2}]*3, spread=[{}]*3), margin=-1)
+    with pytest.raises(ValueError, match='table: expected two seeds or resamples of a, got neither'):
+        hierarchical(sets(by_seed=[{0: .1}]*3, spread=[{}]*3))
+    with pytest.raises(ValueError, match='margin: expected a number above 0, got -1'):
+        hierarchical(sets(by_seed=[{0: .1, 1: .2}]*3, spread=[{}]*3), margin=-1)
 
 
 def test_what_can_decide_nothing_says_so_everywhere():
@@ -535,25 +576,37 @@ def test_what_can_decide_nothing_says_so_everywhere():
     for f in (leave_out, by_stratum): assert f(pd.DataFrame()) == {}
 
 
-@pytest.mark.parametrize('call, said', [(lambda: holm(dict(a=np.nan)), 'p: expected numbers in'), (lambda: holm(dict(a=7.)), 'p: expected numbers in'), (lambda: holm(dict(a=.1), 5), 'alpha: expected'),
-    (lambda: smallest(dict(mean=0, se=.1, df=9), power=80), 'power: expected'), (lambda: smallest(dict(mean=0, se=.1, df=9), power=.04), 'power: expected more than'),
-    (lambda: verdict(dict(mean=0, se=.1, df=9), give=-1), 'give: expected'), (lambda: verdict(dict(mean=0, se=.1, df=9), equal=np.nan), 'equal: expected'),
-    (lambda: fold_interval([.1, .2], np.inf), 'ratio: expected'), (lambda: paired(*[np.ones((4, 2))]*1, [np.ones((4, 2))], [np.ones((4, 2))], n=1), 'n: expected'),
-    (lambda: mean_error([.1, .2], [-.01, .02]), 'within: expected'), (lambda: friedman(pd.DataFrame(np.where(np.eye(3), np.nan, 1.), list('abc'))), 'table: expected finite scores, got others on a, b, c'),
-    (lambda: wilcoxon(pd.DataFrame(dict(x=[1., np.nan], y=[1., 2.]), list('ab')), 'x'), 'table: expected finite scores')])
+@pytest.mark.parametrize('call, said', [(lambda: holm(dict(a=np.nan)), 'p: expected numbers in'),
+    (lambda: holm(dict(a=7.)), 'p: expected numbers in'), (lambda: holm(dict(a=.1), 5), 'alpha: expected'),
+    (lambda: smallest(dict(mean=0, se=.1, df=9), power=80), 'power: expected'),
+    (lambda: smallest(dict(mean=0, se=.1, df=9), power=.04), 'power: expected more than'),
+    (lambda: verdict(dict(mean=0, se=.1, df=9), give=-1), 'give: expected'),
+    (lambda: verdict(dict(mean=0, se=.1, df=9), equal=np.nan), 'equal: expected'),
+    (lambda: fold_interval([.1, .2], np.inf), 'ratio: expected'),
+    (lambda: paired(*[np.ones((4, 2))]*1, [np.ones((4, 2))], [np.ones((4, 2))], n=1), 'n: expected'),
+    (lambda: mean_error([.1, .2], [-.01, .02]), 'within: expected'),
+    (lambda: friedman(pd.DataFrame(np.where(np.eye(3), np.nan, 1.), list('abc'))),
+     'table: expected finite scores, got others on a, b, c'),
+    (lambda: wilcoxon(pd.DataFrame(dict(x=[1., np.nan], y=[1., 2.]), list('ab')), 'x'),
+     'table: expected finite scores')])
 def test_numbers_that_mean_nothing(call, said):
     with pytest.raises(ValueError, match=said): call()
 
 
 def pair(change=None, **more):
     "Records of two losses on one set, two seeds, of which those of one loss are changed."
-    recs = [dict(id=f'{l}{s}{x}', loss=l, dataset='d', encoder='mlp', settings={}, fraction=1., seed=s, split=x, readout='probe1', checkpoint='last', data_sha256='1', metrics=dict(macro_f1=.5 + .01*s))
+    recs = [dict(id=f'{l}{s}{x}', loss=l, dataset='d', encoder='mlp', settings={}, fraction=1., seed=s, split=x,
+                 readout='probe1', checkpoint='last', data_sha256='1', metrics=dict(macro_f1=.5 + .01*s))
             for l in ('reg', 'bce') for s in (0, 1) for x in ('val', 'test')]
     return [dict(r, **more, **(change(r) if change else {})) if r['loss'] == 'bce' else r for r in recs]
 
 
-@pytest.mark.parametrize('recs, said', [(pair(fraction=.5), 'records: expected one fraction for reg and bce on d'), (pair(data_sha256='2'), 'records: expected one data_sha256'),
-    (pair(lambda r: dict(seed=r['seed'] + 5)), r'records: expected a seed that reg and bce on d have in common, got \[0, 1\] and \[5, 6\]'), (pair(metrics=dict(macro_f1=np.nan)), 'records: expected a finite macro_f1 in bce0test, got nan')])
+@pytest.mark.parametrize('recs, said', [(pair(fraction=.5), 'records: expected one fraction for reg and bce on d'),
+    (pair(data_sha256='2'), 'records: expected one data_sha256'),
+    (pair(lambda r: dict(seed=r['seed'] + 5)), r'records: expected a seed that reg and bce on d have in common, got '
+                                               r'\[0, 1\] and \[5, 6\]'),
+                                        (pair(metrics=dict(macro_f1=np.nan)),
+                                         'records: expected a finite macro_f1 in bce0test, got nan')])
 def test_sides_that_cannot_be_compared(recs, said):
     with pytest.raises(ValueError, match=said): effect(recs, 'd', 'reg', 'bce')
     if 'in common' in said: assert not len(effects(recs, 'reg', 'bce')) # a set that cannot be compared yet
@@ -562,6 +615,8 @@ def test_sides_that_cannot_be_compared(recs, said):
 
 
 def test_effects_takes_names_as_effect_does():
-    assert effects(pair(), 'reg', 'bce')['mean'].tolist() == [0.] and not len(effects(pair(), 'reg', 'bce', datasets=()))
+    assert (effects(pair(), 'reg', 'bce')['mean'].tolist() == [0.]
+            and not len(effects(pair(), 'reg', 'bce', datasets=())))
     with pytest.raises(ValueError, match='others: expected at least one loss, got none'): effects(pair(), 'reg', ())
-    with pytest.raises(ValueError, match='records: expected one encoder for d, got bag, mlp'): effects(pair(encoder='bag'), 'reg', 'bce')
+    with pytest.raises(ValueError, match='records: expected one encoder for d, got bag, mlp'):
+        effects(pair(encoder='bag'), 'reg', 'bce')

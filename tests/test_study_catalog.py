@@ -26,12 +26,14 @@ def test_matched_is_equal_but_for_the_loss():
         same = {study.canonical({k: v for k, v in e.settings.items() if k != 'loss'}) for e in es if e.dataset == d}
         assert len(same) == 1 and json.loads(same.pop())['lr'] == (study.LABELS.get(d) or study.BROAD[d].settings)['lr']
     both = {e.loss: e.settings['loss'] for e in es if e.loss in ('asl', 'asl1', 'reg', 'wreg')}
-    assert [both['asl1'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [1, 0, 0] and [both['asl'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [4, 1, .05]
+    assert ([both['asl1'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [1, 0, 0]
+            and [both['asl'][k] for k in ('gamma_neg', 'gamma_pos', 'margin')] == [4, 1, .05])
     assert [both['reg'][k] for k in ('temperature', 'alpha')] == [both['wreg'][k] for k in ('temperature', 'alpha')]
     assert [e.seed for e in es] == sorted(e.seed for e in es)
     text = {e.id: e for e in study.experiments('text')}
     for e in (e for e in es if e.encoder == 'bag' and e.seed in study.SEEDS and e.loss != 'asl1'): # but for the readout
-        twin = study.Experiment(e.dataset, 'bag', e.loss, {k: v for k, v in e.settings.items() if k != 'probe'} | study.LARGE.get(e.dataset, {}), e.fraction, e.seed)
+        twin = study.Experiment(e.dataset, 'bag', e.loss, {k: v for k, v in e.settings.items() if k != 'probe'}
+                                | study.LARGE.get(e.dataset, {}), e.fraction, e.seed)
         assert twin.id in text
 
 
@@ -48,7 +50,8 @@ def test_shares_and_lengths_are_as_the_pages_say():
     assert by == {.01: {240}, .02: {240}, .05: {240}, .1: {240}, .2: {150}, .5: {60}, 1.: {30}}
     assert [e.seed for e in es] == sorted(e.seed for e in es) and {e.loss for e in es} == {'bce', 'zlpr', 'reg'}
     assert {e.settings['epochs'] for e in study.experiments('long')} == {10, 40, 100, 400}
-    assert {(e.encoder, e.loss) for e in study.experiments('transformer')} == {('transformer', l) for l in ('bce', 'zlpr', 'reg')}
+    assert {(e.encoder, e.loss) for e in study.experiments('transformer')} == {('transformer', l)
+                                                                               for l in ('bce', 'zlpr', 'reg')}
     assert {e.settings['finetune'] for e in study.experiments('finetuned')} == {10, 5, 7}
     for name, n in (('text', 5), ('images', 3)): assert len(study.experiments(name)) == n*15*3
     assert len(study.FIFTEEN) == 15 and {e.loss for e in study.experiments('labels')} == set(study.FIFTEEN)

@@ -21,7 +21,8 @@ def test_defaults_count(monkeypatch):
     e = Experiment('digits', 'resnet', 'reg')
     assert e.settings['epochs'] == mlcl.learner.DEFAULTS['epochs'] and e.settings['loss']['temperature'] == .1
     assert e.id == Experiment('digits', 'resnet', 'reg', dict(lr=1e-3, loss=dict(temperature=.1)), 1).id
-    assert 'head_lr' not in e.settings and e.id == Experiment('digits', 'resnet', 'reg', dict(head_lr=None)).id != Experiment('digits', 'resnet', 'reg', dict(head_lr=.1)).id
+    assert ('head_lr' not in e.settings and e.id == Experiment('digits', 'resnet', 'reg', dict(head_lr=None)).id
+            != Experiment('digits', 'resnet', 'reg', dict(head_lr=.1)).id)
     assert e.id == Experiment(**json.loads(json.dumps(asdict(e)))).id
     monkeypatch.setitem(mlcl.learner.DEFAULTS, 'epochs', 41)
     assert Experiment('digits', 'resnet', 'reg').id != e.id
@@ -32,31 +33,39 @@ def test_defaults_count(monkeypatch):
 def test_how_a_loss_is_computed_is_no_part_of_what_it_is():
     "The records of the first study keep their names; a tile that is given counts."
     e = Experiment('yeast', 'mlp', 'reg', dict(epochs=40))
-    assert 'tile' not in e.settings['loss'] and e.id == Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=None))).id
+    assert ('tile' not in e.settings['loss'] and e.id == Experiment('yeast', 'mlp', 'reg',
+                                                                    dict(epochs=40, loss=dict(tile=None))).id)
     assert Experiment('yeast', 'mlp', 'reg', dict(epochs=40, loss=dict(tile=16))).id != e.id
     held = {r['run'] for r in Store(Path(__file__).parent.parent/'results'/'first').records(dataset='yeast')}
     assert held == {x.id for x in study.experiments('first', only='dataset=yeast')}
 
 
 def test_kind_of_the_readouts_leaves_old_names_alone():
-    "The default is written nowhere, so the records of the first edition keep their names; what a kind does not use is not named."
-    old, new, both = (Experiment('yeast', 'mlp', 'reg', dict(probe=p)) for p in (dict(kind='grid'), dict(kind='linear'), dict(kind='both', epochs=3)))
+    """The default is written nowhere, so the records of the first edition keep their names; what a kind does not
+    use is not named."""
+    old, new, both = (Experiment('yeast', 'mlp', 'reg', dict(probe=p))
+                      for p in (dict(kind='grid'), dict(kind='linear'), dict(kind='both', epochs=3)))
     assert old.id == Experiment('yeast', 'mlp', 'reg').id and 'kind' not in old.settings['probe']
-    assert new.settings['probe'] == dict(kind='linear') and new.id == Experiment('yeast', 'mlp', 'reg', dict(probe=dict(kind='linear', epochs=3))).id
-    assert both.settings['probe']['kind'] == 'both' and both.settings['probe']['epochs'] == 3 and len({old.id, new.id, both.id}) == 3
+    assert (new.settings['probe'] == dict(kind='linear')
+            and new.id == Experiment('yeast', 'mlp', 'reg', dict(probe=dict(kind='linear', epochs=3))).id)
+    assert (both.settings['probe']['kind'] == 'both' and both.settings['probe']['epochs'] == 3
+            and len({old.id, new.id, both.id}) == 3)
     for e in (old, new, both): assert Experiment(**json.loads(json.dumps(asdict(e)))).id == e.id
 
 
 @pytest.mark.parametrize('args, said', [
-    (('digitz', 'resnet', 'reg'), 'dataset: expected one of'), (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
-    (('digits', 'resnot', 'reg'), 'encoder: expected one of'), (('digits', 'mlp', 'reg'), 'reads features data, not image'),
+    (('digitz', 'resnet', 'reg'), 'dataset: expected one of'),
+    (('digits', 'resnet', 'regg'), 'loss: expected one of abalone'),
+    (('digits', 'resnot', 'reg'), 'encoder: expected one of'),
+    (('digits', 'mlp', 'reg'), 'reads features data, not image'),
     (('digits', 'resnet', 'reg', dict(epoch=1)), 'settings key: expected one of'),
     (('digits', 'resnet', 'reg', dict(loss=dict(tau=1))), 'settings.loss key: expected one of alpha'),
     (('digits', 'resnet', 'reg', dict(data=dict(m=1))), 'settings.data key'),
     (('digits', 'resnet', 'reg', dict(encoder=dict(width=1))), 'settings.encoder key'),
     (('digits', 'resnet', 'reg', dict(probe=dict(grit=1))), 'settings.probe key'),
     (('digits', 'resnet', 'reg', dict(checkpoints=['first'])), 'settings.checkpoints'),
-    (('digits', 'resnet', 'reg', dict(probe=dict(kind='ridge'))), 'settings.probe.kind: expected one of both, grid, linear'),
+    (('digits', 'resnet', 'reg', dict(probe=dict(kind='ridge'))),
+     'settings.probe.kind: expected one of both, grid, linear'),
     (('digits', 'resnet', 'reg', dict(lr=float('nan'))), 'settings.lr: expected a finite number'),
     (('digits', 'resnet', 'reg', dict(lr=float('inf'))), 'settings.lr: expected a finite number'),
     (('digits', 'resnet', 'reg', dict(lr=object())), 'settings.lr: expected a value that JSON can hold'),
@@ -97,7 +106,8 @@ run(experiments('smoke', only='loss=reg,seed=0')[0])
 root = Path(mlcl.__file__).parent
 hashed = {p for pattern in DECIDES for p in root.glob(pattern)}
 used = {Path(m.__file__) for n, m in list(sys.modules.items()) if n.startswith('mlcl.')}
-print(sorted(p.relative_to(root).as_posix() for p in used - hashed if p.parent.name != 'study' and p.name != 'extras.py'))"""
+print(sorted(p.relative_to(root).as_posix() for p in used - hashed
+             if p.parent.name != 'study' and p.name != 'extras.py'))"""
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert res.stdout.strip() == '[]', res.stdout + res.stderr
 
@@ -105,8 +115,11 @@ print(sorted(p.relative_to(root).as_posix() for p in used - hashed if p.parent.n
 def test_splits_hash():
     a = dict(train=[0, 1], test=[2])
     assert study.splits_hash(a) == study.splits_hash(dict(test=np.array([2], np.int32), train=np.array([0, 1])))
-    assert len({study.splits_hash(s) for s in (a, dict(train=[1, 0], test=[2]), dict(train=[0], test=[1, 2]), dict(val=[0, 1], test=[2]))}) == 4
+    assert len({study.splits_hash(s) for s in (a, dict(train=[1, 0], test=[2]), dict(train=[0], test=[1, 2]),
+                                               dict(val=[0, 1], test=[2]))}) == 4
 
 
-@pytest.mark.parametrize('encoder, library', [('hf:x', 'transformers'), ('timm:x', 'timm'), ('timm:x:frozen', 'timm'), ('tv:x', 'torchvision'), ('mobilenet_v2', 'torchvision')])
-def test_a_record_names_the_library_of_its_network(encoder, library): assert library in experiment.versions(encoder) and library not in experiment.versions("mlp")
+@pytest.mark.parametrize('encoder, library', [('hf:x', 'transformers'), ('timm:x', 'timm'), ('timm:x:frozen', 'timm'),
+                                              ('tv:x', 'torchvision'), ('mobilenet_v2', 'torchvision')])
+def test_a_record_names_the_library_of_its_network(encoder, library):
+    assert library in experiment.versions(encoder) and library not in experiment.versions("mlp")

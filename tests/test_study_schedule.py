@@ -16,7 +16,8 @@ def results(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(results, monkeypatch):
-    monkeypatch.setitem(study.STUDIES, 't', study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(5))))
+    monkeypatch.setitem(study.STUDIES, 't',
+                        study.Study('t', 'a test', lambda: study.grid(study.SMOKE, ('reg',), range(5))))
     return study.store_of('t')
 
 
@@ -81,12 +82,14 @@ def test_one_run_at_a_time_where_they_would_share_a_gpu(monkeypatch, gpu):
 def test_estimates(tiny):
     assert set(study.plan('t').basis) == {'guess'}
     study.run_study('t', only='seed=0', jobs=1, runner=mended, progress=False)
-    assert list(study.plan('t').basis) == ['measured'] + ['same data and loss']*4 and list(study.plan('t').seconds) == [.1]*5
+    assert (list(study.plan('t').basis) == ['measured'] + ['same data and loss']*4
+            and list(study.plan('t').seconds) == [.1]*5)
 
 
 def test_two_drivers(tiny):
     "Nothing is there twice."
-    code = "from mlcl import study; from study_helpers import mended\nif __name__ == '__main__': study.run_study('smoke', jobs=1, runner=mended)"
+    code = ("from mlcl import study; from study_helpers import mended\nif __name__ == '__main__': "
+            "study.run_study('smoke', jobs=1, runner=mended)")
     env = os.environ | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
     ps = [subprocess.Popen([sys.executable, '-c', code], env=env, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [p.wait() for p in ps] == [0, 0]
@@ -104,8 +107,8 @@ study.STUDIES['k'] = study.Study('k', 'killed', lambda: [study.Experiment('d', '
 def slow(exp):
     with open(os.environ['MLCL_RESULTS'] + '/pids', 'a') as f: f.write(f'{os.getpid()}\\n')
     time.sleep(.15)
-    return [dict(readout=f'r{i}', checkpoint='last', split='val', metrics=dict(macro_f1=exp.seed/16), per_label_f1=['x'*2000],
-                 chosen={}, data_sha256='0', seconds=.1) for i in range(20)]
+    return [dict(readout=f'r{i}', checkpoint='last', split='val', metrics=dict(macro_f1=exp.seed/16),
+                 per_label_f1=['x'*2000], chosen={}, data_sha256='0', seconds=.1) for i in range(20)]
 if __name__ == '__main__':
     print('start', flush=True)
     study.run_study('k', jobs=2, runner=slow)
@@ -130,10 +133,12 @@ def pids(folder): return set(map(int, (folder/'pids').read_text().split())) if (
 def check_whole(store, ids):
     "Every run is there exactly once and entirely."
     rs = store.read()
-    assert Counter(r['run'] for r in rs) == {r['run']: r['of'] for r in rs} and {r['id'] for r in rs} == ids and len(rs) == len(ids)
+    assert (Counter(r['run'] for r in rs) == {r['run']: r['of'] for r in rs} and {r['id'] for r in rs} == ids
+            and len(rs) == len(ids))
 
 
-RUNS = [study.content_hash(dict(dataset='d', encoder='e', loss='l', settings={}, fraction=1., seed=s)) for s in range(16)]
+RUNS = [study.content_hash(dict(dataset='d', encoder='e', loss='l', settings={}, fraction=1., seed=s))
+        for s in range(16)]
 NIGHTLY = int(os.environ.get('MLCL_KILLS', 2)) # 100 in the nightly form
 
 
@@ -175,7 +180,8 @@ def test_busy_workers_leave_with_their_driver(tmp_path, script):
 
 def test_kill_9_of_the_real_command(tmp_path):
     def begin(): return subprocess.Popen(
-        [sys.executable, '-c', 'import sys; from mlcl.cli import main; sys.exit(main())', 'study', 'run', 'smoke', '--jobs', '1'],
+        [sys.executable, '-c', 'import sys; from mlcl.cli import main; sys.exit(main())', 'study', 'run', 'smoke',
+         '--jobs', '1'],
         env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     p, store = begin(), Store(tmp_path/'smoke')
     while '[' not in p.stdout.readline(): assert p.poll() is None
@@ -191,11 +197,13 @@ def test_kill_9_of_the_real_command(tmp_path):
 
 def test_ctrl_c_ends_cleanly(tmp_path, script):
     script.write_text(DRIVER.replace("    study.run_study('k', jobs=2, runner=slow)",
-        "    import mlcl.cli\n    run = study.run_study\n    study.run_study = lambda *a, **k: run('k', jobs=2, runner=slow)\n"
+        "    import mlcl.cli\n    run = study.run_study\n    study.run_study = lambda *a, **k: run('k', jobs=2, "
+        "runner=slow)\n"
         "    sys.exit(mlcl.cli.main(['study', 'run', 'k']))"))
     p = subprocess.Popen([sys.executable, str(script)], env=os.environ | dict(MLCL_RESULTS=str(tmp_path)), cwd=tmp_path,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # shells ignore it for what they start in the background
+                         # shells ignore it for what they start in the background
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while '[ 2/16]' not in p.stdout.readline(): assert p.poll() is None
     os.killpg(p.pid, signal.SIGINT) # as a terminal does: to the driver and its workers
     out, err = p.communicate(timeout=30)

@@ -20,7 +20,8 @@ def test_append_and_filters(store):
     assert store.read() == [] and not store.has('a') and store.frame().empty and not store.exists()
     assert store.append(records('a')) and not store.append(records('a')) and store.append(records('b', loss='m'))
     for _ in range(2): # from the database, then from the published file
-        assert [r['id'] for r in store.records(run='b')] == ['b/0', 'b/1', 'b/2'] and len(store.records(readout=['r0', 'r1'])) == 4
+        assert ([r['id'] for r in store.records(run='b')] == ['b/0', 'b/1', 'b/2']
+                and len(store.records(readout=['r0', 'r1'])) == 4)
         assert list(store.frame(loss='m').macro_f1) == [.5]*3 and store.has('a') and not store.has('c')
         assert store.records(['seed', 'metrics'], run='b', readout='r0') == [dict(seed=0, metrics=dict(macro_f1=.5))]
         assert store.records(loss='x') == [] and not store.append(records('b'))
@@ -34,7 +35,8 @@ def test_append_and_filters(store):
 def test_failures(store):
     error = dict(records('a', 1)[0], id='a/error/1', metrics=None, error=dict(kind='E', message='m', where=''))
     assert store.append([error]) and not store.has('a') and list(store.failed()) == ['a'] and store.records() == []
-    assert store.append([dict(error, id='a/error/2')]) and store.failed()['a']['id'] == 'a/error/2' and len(store.read()) == 2
+    assert (store.append([dict(error, id='a/error/2')]) and store.failed()['a']['id'] == 'a/error/2'
+            and len(store.read()) == 2)
     assert store.publish() == 0 and list(store.failed()) == ['a'] # failures are not published
     assert store.append(records('a')) and store.has('a') and store.failed() == {} and len(store.records()) == 3
     assert store.publish() == 1 and store.failed() == {}
@@ -47,14 +49,18 @@ def test_an_id_is_never_written_twice(store):
     assert {r['run'] for r in store.read()} == {'a'}
 
 
-STRANGE = [dict(id='a/1', run='a', of=2, seed=0, fraction=1, settings=dict(lr=1e-3, a=[1, None, 'ü']), metrics=dict(f1=1, map=None),
-                replicates=dict(f1='0.5 1 AA=='), per_label_f1=[.1, None, 0], history=[dict(epoch=1)], chosen={}, note=None),
-           dict(id='a/2', run='a', of=2, fraction=.3, metrics={}, replicates=dict(f1='x', map='y'), per_label_f1=None, x=dict(y=[]))]
+STRANGE = [dict(id='a/1', run='a', of=2, seed=0, fraction=1, settings=dict(lr=1e-3, a=[1, None, 'ü']),
+                metrics=dict(f1=1, map=None),
+                replicates=dict(f1='0.5 1 AA=='), per_label_f1=[.1, None, 0], history=[dict(epoch=1)],
+                chosen={}, note=None),
+           dict(id='a/2', run='a', of=2, fraction=.3, metrics={}, replicates=dict(f1='x', map='y'), per_label_f1=None,
+                x=dict(y=[]))]
 
 
 def test_records_come_back_exactly(store):
     "Missing is not None, an empty dict is not missing, the order of the fields stays, floats are exact."
-    more = [dict(id='b', run='b', of=1, seed=3, per_label_f1=[], metrics=dict(f1=.1 + .2), new='text', layout=dict(a=1))]
+    more = [dict(id='b', run='b', of=1, seed=3, per_label_f1=[], metrics=dict(f1=.1 + .2), new='text',
+                 layout=dict(a=1))]
     def same(got, want): return got == want and [list(r) for r in got] == [list(r) for r in want]
     assert same(from_table(to_table(STRANGE)), STRANGE)
     store.append(STRANGE), store.publish(), store.append(more)
@@ -88,7 +94,8 @@ def test_published_files_are_few_and_small():
 
 def test_stores_are_brought_together(store, tmp_path):
     other = Store(tmp_path/'other.parquet')
-    store.append(records('a')), other.append(records('a', x=1)), other.append(records('b')), other.publish(), other.append(records('c'))
+    (store.append(records('a')), other.append(records('a', x=1)), other.append(records('b')), other.publish(),
+     other.append(records('c')))
     assert store.adopt(other) == 2 and {r['run'] for r in store.records()} == set('abc') and store.adopt(other) == 0
     assert 'x' not in store.records(run='a')[0]
 
@@ -110,10 +117,12 @@ def unwritable(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv('MLCL_RESULTS', str(unwritable(tmp_path)))
-    with pytest.raises(OSError, match='t.sqlite: expected a folder that can be written') as e: Store(unwritable(tmp_path)/'t').check()
+    with pytest.raises(OSError, match='t.sqlite: expected a folder that can be written') as e:
+        Store(unwritable(tmp_path)/'t').check()
     assert '\n' not in str(e.value)
     def never(exp): raise AssertionError('work was spent')
-    with pytest.raises(OSError, match='smoke.sqlite: expected a folder'): study.run_study('smoke', runner=never, progress=False)
+    with pytest.raises(OSError, match='smoke.sqlite: expected a folder'):
+        study.run_study('smoke', runner=never, progress=False)
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='permissions of POSIX')
@@ -121,11 +130,13 @@ def test_a_read_only_folder(tmp_path):
     "As a user who may not write: one line, and what is published can be read all the same."
     store = Store(tmp_path/'t')
     store.append(records('a')), store.publish(), store.path.unlink()
-    code = "import sys; from mlcl.study import Store; s = Store(sys.argv[1]); print(len(s.records()))\ntry: s.check()\nexcept OSError as e: print(e)"
+    code = ("import sys; from mlcl.study import Store; s = Store(sys.argv[1]); print(len(s.records()))\ntry: "
+            "s.check()\nexcept OSError as e: print(e)")
     for p in (tmp_path, *tmp_path.parents[:2]): p.chmod(0o555)
     try:
         more = dict(user=65534) if os.geteuid() == 0 else {}
-        res = subprocess.run([sys.executable, '-B', '-c', code, str(tmp_path/'t')], capture_output=True, text=True, **more)
+        res = subprocess.run([sys.executable, '-B', '-c', code, str(tmp_path/'t')], capture_output=True,
+                             text=True, **more)
     except PermissionError: pytest.skip('another user may not start this Python')
     finally:
         for p in (tmp_path, *tmp_path.parents[:2]): p.chmod(0o755)
@@ -148,7 +159,8 @@ def test_disk_full(store, monkeypatch):
     store.append(records('a'))
     store.path.with_suffix('.room').touch()
     fill(monkeypatch, store)
-    with pytest.raises(OSError, match='t.sqlite: expected a folder with room.*disk is full'): store.append(records('b', pad='x'*50_000))
+    with pytest.raises(OSError, match='t.sqlite: expected a folder with room.*disk is full'):
+        store.append(records('b', pad='x'*50_000))
     assert [r['run'] for r in store.read()] == ['a']*3
     store.path.with_suffix('.room').unlink()
     assert store.append(records('b', pad='x'*50_000)) and len(store.read()) == 6
@@ -161,7 +173,8 @@ def test_a_study_on_a_full_disk_loses_no_finished_run(tmp_path, monkeypatch):
     fill(monkeypatch, store)
     def runner(exp):
         begun.append(exp)
-        return [dict(readout='r', checkpoint='last', split='val', metrics=dict(macro_f1=.5), chosen={}, pad='x'*9000, data_sha256='0', seconds=.1)]
+        return [dict(readout='r', checkpoint='last', split='val', metrics=dict(macro_f1=.5), chosen={}, pad='x'*9000,
+                     data_sha256='0', seconds=.1)]
     def one_by_one(exps, name, jobs, runner): yield from ((e, study.attempt(e, name, runner)) for e in exps)
     with pytest.raises(OSError, match='disk is full.*All runs that ended are written'):
         study.run_all(exps, store, 'k', 1, say=lambda *a, **k: None, runner=runner, spread=one_by_one)
@@ -193,7 +206,8 @@ def test_publishing_that_is_cut_short_counts_nothing_twice(store, monkeypatch):
     monkeypatch.setattr(os, 'replace', die)
     with pytest.raises(KeyboardInterrupt): store.publish()
     monkeypatch.undo()
-    assert len(store.records()) == 3 and not store.append(records('a')) and store.publish() == 0 and len(store.records()) == 3
+    assert (len(store.records()) == 3 and not store.append(records('a')) and store.publish() == 0
+            and len(store.records()) == 3)
 
 
 def test_a_write_takes_milliseconds_with_900_runs_held(store):

@@ -10,7 +10,8 @@ CELL = re.compile(r"(?:`[^`]*`|\$[^$]*\$|[^|`$])+")
 
 
 def prose(path):
-    return "\n\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown")
+    return "\n\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+                       if c["cell_type"] == "markdown")
 
 
 def symbols(path):

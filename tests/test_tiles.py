@@ -86,7 +86,8 @@ def test_float32(name):
 @pytest.mark.parametrize("tile", [None, 1, 3, 50])
 @pytest.mark.parametrize("form", [dict(), dict(drop_repulsion=True), dict(apart=True)], ids=["plain", "gate", "apart"])
 def test_rows_of_any_mass(form, tile):
-    "Random W whose rows have any mass, some none; factors β; the tiled loss is the sum of `row_loss`, in value and gradient."
+    """Random W whose rows have any mass, some none; factors β; the tiled loss is the sum of `row_loss`, in value
+    and gradient."""
     for seed, t in product(range(4), (0.02, 0.1, 1.0)):
         torch.manual_seed(seed)
         x, p = torch.randn(9, 4, dtype=F64, requires_grad=True), torch.randn(5, 4, dtype=F64, requires_grad=True)
@@ -102,7 +103,8 @@ def test_rows_of_any_mass(form, tile):
 
 
 def test_the_gate_is_stated_for_rows_of_any_mass():
-    "A loss whose rows have another mass than 1, with the gate on: definition and loss in use agree, and no positive is pushed."
+    """A loss whose rows have another mass than 1, with the gate on: definition and loss in use agree, and no
+    positive is pushed."""
     (x, y), loss = data(), make("mulsupcon")
     loss.drop_repulsion = True
     assert loss(x, y).item() == pytest.approx(definition(loss, x, y).item(), rel=1e-12)
@@ -128,12 +130,15 @@ def test_sparse_and_dense_label_products_agree():
         y = (torch.rand(40, 60) < p).double()
         for name, tile in product(EMBEDDING, (None, 13)):
             loss = make(name, 60, tile=tile)
-            (a, ga), (b, gb) = (value_and_gradients(f, loss, x) for f in (lambda: loss(x, y), lambda: definition(loss, x, y)))
-            assert a.item() == pytest.approx(b.item(), rel=1e-11) and all((p - q).abs().max() < 1e-11 for p, q in zip(ga, gb))
+            (a, ga), (b, gb) = (value_and_gradients(f, loss, x)
+                                for f in (lambda: loss(x, y), lambda: definition(loss, x, y)))
+            assert (a.item() == pytest.approx(b.item(), rel=1e-11)
+                    and all((p - q).abs().max() < 1e-11 for p, q in zip(ga, gb)))
 
 
 def test_gradient_gates_of_the_autograd_function():
-    "Only what is asked for: no gradient under no_grad, for frozen prototypes, or for frozen embeddings; a second derivative is refused."
+    """Only what is asked for: no gradient under no_grad, for frozen prototypes, or for frozen embeddings; a second
+    derivative is refused."""
     x, y = data()
     loss = make("reg")
     with torch.no_grad():
@@ -191,7 +196,8 @@ def test_one_number_that_is_not_finite_is_found(name):
         x.data[4, 1] = bad
         with pytest.raises(ValueError, match="^embeddings: expected finite numbers, got 1 NaN or infinite of 55"):
             make(name)(x, y)
-        with pytest.raises(ValueError, match="^embeddings: expected finite numbers, got 1 NaN or infinite of 55"), warnings.catch_warnings():
+        with pytest.raises(ValueError, match="^embeddings: expected finite numbers, got 1 NaN or "
+                                             "infinite of 55"), warnings.catch_warnings():
             warnings.simplefilter("ignore", NoPositivesWarning)
             make(name)(x, torch.zeros_like(y))
 
@@ -216,7 +222,8 @@ def test_products_in_bfloat16(name, tile):
     x, y = data(200, 20, 64, torch.float32)
     y = random_labels(200, 20, 3.0)
     for t in (0.05, 0.1, 1.0):
-        exact, rough = make(name, 20, 64, torch.float32, temperature=t), make(name, 20, 64, torch.float32, temperature=t, product=torch.bfloat16, tile=tile)
+        exact, rough = (make(name, 20, 64, torch.float32, temperature=t),
+                        make(name, 20, 64, torch.float32, temperature=t, product=torch.bfloat16, tile=tile))
         (a, ga), (b, gb) = (value_and_gradients(lambda l=l: l(x, y), l, x) for l in (exact, rough))
         assert b.item() == pytest.approx(a.item(), rel=0.02)
         assert all((p - q).norm() <= 0.05 * p.norm() for p, q in zip(ga, gb))
@@ -260,5 +267,6 @@ print(peak() - before)
 @pytest.mark.parametrize("name", ["reg", "base", "abalone"])
 def test_memory_does_not_grow_with_the_square(name):
     "6,144 instances: the matrices of the definition would take over 144 MiB each, of which it needs several."
-    out = subprocess.run([sys.executable, "-c", MEMORY.format(B=6144, L=100, name=name)], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", MEMORY.format(B=6144, L=100, name=name)], capture_output=True,
+                         text=True, check=True)
     assert float(out.stdout) < 80

@@ -24,7 +24,8 @@ def copy(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
     for name in TREE:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+            shutil.copytree(ROOT / name, root / name, symlinks=True,
+                            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, root / name)
     return root
@@ -51,14 +52,34 @@ def test_export_notices_an_edit(copy):
     assert changed(ROOT / "mlcl", copy / "mlcl") == []
 
 
+def too_long(source):
+    "Lines of code with more than 120 characters; texts of several lines and what is said to nbdev may be longer."
+    lines, prose = source.splitlines(), set()
+    for n in ast.walk(ast.parse(source)):
+        if isinstance(n, (ast.Constant, ast.JoinedStr)) and n.end_lineno > n.lineno:
+            begin = lines[n.lineno - 1].encode()[n.col_offset:].decode().lstrip("fbrFBR")
+            if begin.startswith(('"""', "'''")): prose.update(range(n.lineno, n.end_lineno + 1))
+    return [f"{k}: {line}" for k, line in enumerate(lines, 1)
+            if len(line) > 120 and k not in prose and not line.startswith("#|")]
+
+
+SCRIPTS = sorted(p for folder in ("tests", "tools") for p in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=[p.name for p in SCRIPTS])
+def test_lines_of_scripts(path): assert too_long(path.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_notebook(path):
-    "Stable ids, stored outputs, small cells, no stored error, no path of a machine, no progress bar or warning left behind."
+    """Stable ids, stored outputs, small cells, no stored error, no path of a machine, no progress bar or warning
+    left behind."""
     nb = json.loads(path.read_text(encoding="utf-8"))
     ids = [c.get("id") for c in nb["cells"]]
     assert None not in ids and len(set(ids)) == len(ids)
     code = ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
     assert max(len(s.splitlines()) for s in code) <= 30
+    assert [line for s in code for line in too_long(s)] == []
     outputs = [o for c in nb["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     assert outputs and all(o["output_type"] != "error" for o in outputs)
     text = json.dumps(outputs)
@@ -97,14 +118,16 @@ def test_wheel_needs_only_its_requirements(copy, tmp_path, extra):
     Without extras the losses import, and each other module says which extra it misses; with `own` all modules do."""
     from importlib.metadata import packages_distributions
 
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path], cwd=copy, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path], cwd=copy,
+                   check=True, capture_output=True)
     (wheel,) = tmp_path.glob("mlcl-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     config = configparser.ConfigParser()
     config.read(ROOT / "settings.ini")
     names = ["requirements"] + ["study_requirements", "own_requirements"] * bool(extra)
     allowed = closure([n for key in names for n in config["DEFAULT"][key].split() if not n.startswith("mlcl")])
-    hidden = sorted(m for m, dists in packages_distributions().items() if not {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & (allowed | {"mlcl"}))
+    hidden = sorted(m for m, dists in packages_distributions().items()
+                    if not {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & (allowed | {"mlcl"}))
     assert {"nbdev", "transformers", "pytest"} <= set(hidden)
     code = f"""
 import sys
@@ -140,9 +163,11 @@ def code_lines(path):
     "Numbers of the lines of a module that hold code: no documentation, no imports, no list of names."
     source = path.read_text()
     quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    lines = {i for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in quiet for i in range(t.start[0], t.end[0] + 1)}
+    lines = {i for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in quiet
+             for i in range(t.start[0], t.end[0] + 1)}
     for node in ast.walk(ast.parse(source)):
-        doc = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None and node.body[0].lineno > node.lineno
+        doc = (isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None
+               and node.body[0].lineno > node.lineno)
         names = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
         if doc or names or isinstance(node, (ast.Import, ast.ImportFrom)):
             node = node.body[0] if doc else node
@@ -161,14 +186,16 @@ def test_no_device_is_written_down():
         for line in path.read_text().splitlines():
             assert not re.search(r"\.cuda\(\)|to\(['\"]cuda", line), f"{path.name}: {line}"
             if "'cuda'" in line.split("#")[0]:
-                assert re.search(r"is_available|is_bf16_supported|\.type ==|cpu' if|== 'cpu'|if device == 'cuda'", line), f"{path.name}: {line}"
+                assert re.search(r"is_available|is_bf16_supported|\.type ==|cpu' if|== 'cpu'|if device == 'cuda'",
+                                 line), f"{path.name}: {line}"
 
 
 def test_every_test_named_on_a_page_exists():
     "Pages name tests as evidence: each name is that of a test."
     names = set(re.findall(r"^def (test_\w+)", "\n".join(p.read_text() for p in (ROOT / "tests").glob("*.py")), re.M))
     for path in (ROOT / "nbs").glob("*.ipynb"):
-        text = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+        text = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"]
+                       if c["cell_type"] == "markdown")
         assert set(re.findall(r"`(test_\w+)`", text)) <= names, path.name
 
 
@@ -180,7 +207,8 @@ def test_a_notebook_saved_in_jupyterlab_comes_out_clean(copy):
     before = path.read_bytes()
     nb = nbformat.read(path, as_version=4)
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
-    nbclient.NotebookClient(nb, timeout=300, kernel_name="python3", resources=dict(metadata=dict(path=str(copy / "nbs")))).execute()
+    nbclient.NotebookClient(nb, timeout=300, kernel_name="python3",
+                            resources=dict(metadata=dict(path=str(copy / "nbs")))).execute()
     for c in nb.cells: c.metadata.update(scrolled=True, tags=["a"])
     nbformat.write(nb, path)
     assert path.read_bytes() != before

@@ -1,4 +1,5 @@
-"Every contrastive loss against its definition in plain Python sets: weights, row sums, values, gradients, and the identities between losses."
+"""Every contrastive loss against its definition in plain Python sets: weights, row sums, values, gradients, and
+the identities between losses."""
 import math
 from fractions import Fraction
 
@@ -17,8 +18,10 @@ from helpers import DENSE, make_loss
 BATCHES = label_batches() | {f"tail {s}": random_labels(10, 7, cardinality=3.0, tail=1.5, seed=s) for s in range(3)}
 
 
-# One row of W for each loss, from sets alone: the anchor's labels `a`, its position `me` among the references (None: not among them),
-# the label sets of the instances `inst` and of the prototypes `protos`. References are the instances, then the prototypes, as far as the loss has them.
+# One row of W for each loss, from sets alone: the anchor's labels `a`, its position `me` among the references (None:
+# not among them),
+# the label sets of the instances `inst` and of the prototypes `protos`. References are the instances, then the
+# prototypes, as far as the loss has them.
 
 def supcon_any(a, me, inst, protos):
     pos = {j for j, b in enumerate(inst) if j != me and a & b}
@@ -46,7 +49,8 @@ def mulsupcon(a, me, inst, protos):
 
 def simdis(a, me, inst, protos):
     n = sum(j != me and bool(a & b) for j, b in enumerate(inst))
-    return [Fraction(len(a & b), len(a)) / (1 + len(b - a)) / n if j != me and a & b else Fraction(0) for j, b in enumerate(inst)]
+    return [Fraction(len(a & b), len(a)) / (1 + len(b - a)) / n if j != me and a & b else Fraction(0)
+            for j, b in enumerate(inst)]
 
 
 def proto(a, me, inst, protos):
@@ -56,7 +60,8 @@ def proto(a, me, inst, protos):
 def abalone(a, me, inst, protos):
     m = [Fraction(0) if j == me else Fraction(1, len(a | b) or 1) for j, b in enumerate(inst)]
     mass = {label: 1 + sum(x for x, b in zip(m, inst) if label in b) for label in a}
-    w = [x * sum(1 / mass[label] for label in a & b) for x, b in zip(m, inst)] + [sum(1 / mass[label] for label in a & b) for b in protos]
+    w = [x * sum(1 / mass[label] for label in a & b)
+         for x, b in zip(m, inst)] + [sum(1 / mass[label] for label in a & b) for b in protos]
     return [Fraction(x) / (len(a) or 1) for x in w]
 
 
@@ -104,7 +109,8 @@ def gma(a, me, inst, protos):
         return (math.log(both * 50 / n[one] / n[two]) / -math.log(both / 50) + 1) / 2 if both else 0.0
 
     def precision(a, b):
-        return sum(idf[k] * max(similar(k, m) for m in b) for k in a) / max(1, sum(idf[k] for k in a)) if a and b else 0.0
+        return (sum(idf[k] * max(similar(k, m) for m in b) for k in a) / max(1, sum(idf[k] for k in a)) if a
+                and b else 0.0)
 
     def f1(a, b):
         p, r = precision(a, b), precision(b, a)
@@ -113,7 +119,8 @@ def gma(a, me, inst, protos):
     return softmax({j: f1(a, b) for j, b in enumerate(inst) if j != me}, a, len(inst), 0.1)
 
 
-NAIVE = dict(softjac=softjac, gma=gma, multisupcon=multisupcon, sincere=supcon_any, proto=proto, supcon_any=supcon_any, supcon_all=supcon_all, base=base, mulsupcon=mulsupcon, simdis=simdis,
+NAIVE = dict(softjac=softjac, gma=gma, multisupcon=multisupcon, sincere=supcon_any, proto=proto, supcon_any=supcon_any,
+             supcon_all=supcon_all, base=base, mulsupcon=mulsupcon, simdis=simdis,
              abalone=abalone, wreg=reg, reg=reg)
 
 
@@ -136,7 +143,8 @@ def package_rows(loss, y, refs=None):
     "W from the package, for the anchors of every block."
     batch = Block(torch.zeros(len(y), 4, dtype=F64), y)
     anchors, blocks = loss.blocks(batch, batch if refs is None else Block(torch.zeros(len(refs), 4, dtype=F64), refs))
-    return torch.cat([torch.cat(loss.weight(a.labels, [r.labels for r in blocks], positions(a, blocks)), 1) for a in anchors])
+    return torch.cat([torch.cat(loss.weight(a.labels, [r.labels for r in blocks], positions(a, blocks)), 1)
+                      for a in anchors])
 
 
 def naive_loss(name, loss, x, y, p, ref_x=None, ref_y=None):
@@ -192,7 +200,8 @@ def test_weights(name, batch):
 @pytest.mark.parametrize("alpha", [0, 1, 2, -1])
 def test_weights_of_reg(alpha):
     for y in BATCHES.values():
-        assert (package_rows(make("wreg", y.shape[1], alpha=alpha), y) - naive_rows("wreg", y, alpha=alpha)[0]).abs().max() < 1e-12
+        assert (package_rows(make("wreg", y.shape[1], alpha=alpha), y)
+                - naive_rows("wreg", y, alpha=alpha)[0]).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -206,10 +215,12 @@ def test_row_sums(name, batch):
     elif name in DENSE:
         expected = [float(bool(a) and len(y) > 1) for a in sets(y)]
     elif name == "multisupcon":
-        pos = [[Fraction(len(a & b), len(a | b)) for b in o if a & b and Fraction(len(a & b), len(a | b)) > Fraction(3, 10)] for a, o in zip(sets(y), others)]
+        pos = [[Fraction(len(a & b), len(a | b)) for b in o if a & b and Fraction(len(a & b), len(a | b))
+                > Fraction(3, 10)] for a, o in zip(sets(y), others)]
         expected = [float(sum(p) / (len(p) or 1)) for p in pos]
     elif name in INSTANCES:
-        expected = [float(any(a and a == b if name == "supcon_all" else a & b for b in o)) for a, o in zip(sets(y), others)]
+        expected = [float(any(a and a == b if name == "supcon_all" else a & b for b in o))
+                    for a, o in zip(sets(y), others)]
     else:
         expected = some.double().tolist()
     if name == "simdis":
@@ -231,7 +242,8 @@ def test_value_and_gradient_are_the_loops(name, batch):
         value, naive = quiet(loss, x, y, *refs), naive_loss(name, loss, x, y, p, *refs)
         assert value.item() == pytest.approx(naive.item(), abs=1e-9)
         if naive.requires_grad:
-            got, expected = (torch.autograd.grad(v, [x, p], allow_unused=True, materialize_grads=True) for v in (value, naive))
+            got, expected = (torch.autograd.grad(v, [x, p], allow_unused=True, materialize_grads=True)
+                             for v in (value, naive))
             assert all((a - b).abs().max() < 1e-9 for a, b in zip(got, expected))
         else:
             assert value == 0 and not torch.autograd.grad(value, x)[0].any()
@@ -244,7 +256,8 @@ def test_gradient_by_the_scores(name):
         loss, (w, own) = make(name, y.shape[1], temperature=0.2), naive_rows(name, y)
         me = torch.tensor([-1 if o is None else o for o in own])
         m, mass = w.shape[1], w.sum(1, keepdim=True)
-        log_mult = torch.where(torch.arange(m) < len(y), math.log(loss.beta), 0.0).double() if name == "abalone" else torch.zeros(m, dtype=F64)
+        log_mult = torch.where(torch.arange(m) < len(y), math.log(loss.beta),
+                               0.0).double() if name == "abalone" else torch.zeros(m, dtype=F64)
         n = loss.count(y) or (mass > 0).sum().item()
         s = torch.rand(len(w), m, dtype=F64, requires_grad=True)
         part, found = row_loss(s, w, 0.2, me, log_mult, loss.drop_repulsion, loss.apart).sum(), (w.sum(1) > 0).sum()
@@ -272,7 +285,8 @@ PAIRS, LONE = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 1, 
 def test_one_hot_losses_over_instances_are_one(classes):
     "Class indices and one-hot rows alike: equal, but for the normaliser B of MulSupCon."
     y, x = torch.eye(4, dtype=F64)[classes], data("base", torch.zeros(7, 4))
-    values = {name: [make(name, 4)(x, labels).item() for labels in (y, classes)] for name in INSTANCES if name not in (*DENSE, "sincere")}
+    values = {name: [make(name, 4)(x, labels).item() for labels in (y, classes)] for name in INSTANCES
+              if name not in (*DENSE, "sincere")}
     positives = sum((classes == c).sum().item() > 1 for c in classes)
     assert values["base"][0] > 0
     for name, pair in values.items():
@@ -306,7 +320,8 @@ def test_one_hot_losses_with_prototypes_are_supcon(positives):
     assert abalone(x, y).item() == pytest.approx(contrast([batch], [batch, p], supcon.weight).item(), abs=1e-12)
     w, same = package_rows(abalone, y), y @ torch.cat([y, eye]).T
     n_pos = same[:, :7].sum(1, keepdim=True) - 1
-    assert torch.allclose(w[w > 0], (same / (n_pos + 1))[w > 0], atol=1e-12) and torch.equal(w > 0, (same - torch.eye(7, 11)) > 0)
+    assert (torch.allclose(w[w > 0], (same / (n_pos + 1))[w > 0], atol=1e-12)
+            and torch.equal(w > 0, (same - torch.eye(7, 11)) > 0))
 
 
 def test_reg_has_the_weights_of_mulsupcon():
@@ -328,12 +343,15 @@ def test_short_names_take_a_temperature_alone():
         assert make_loss(name, 3, 4, temperature=0.5).temperature == 0.5
         with pytest.raises(ValueError, match=r"expected for .* temperature\b.*, got positives"):
             make_loss(name, 3, 4, positives="any")
-    assert (LOSSES["supcon_any"]().positives, LOSSES["supcon_all"]().positives, SupConLoss().positives) == ("any", "all", "any")
+    assert (LOSSES["supcon_any"]().positives, LOSSES["supcon_all"]().positives,
+            SupConLoss().positives) == ("any", "all", "any")
 
 
-# Symbols: one anchor, two references, and their factors β in the denominator; a batch of three instances is three such rows.
+# Symbols: one anchor, two references, and their factors β in the denominator; a batch of three instances is three
+# such rows.
 
-TAU, S, W, B = sympy.Symbol("tau", positive=True), sympy.symbols("s1 s2", real=True), sympy.symbols("w1 w2", positive=True), sympy.symbols("b1 b2", positive=True)
+TAU, S, W, B = (sympy.Symbol("tau", positive=True), sympy.symbols("s1 s2", real=True),
+                sympy.symbols("w1 w2", positive=True), sympy.symbols("b1 b2", positive=True))
 Z = sum(b * sympy.exp(s / TAU) for b, s in zip(B, S))
 SIGMA = [b * sympy.exp(s / TAU) / Z for b, s in zip(B, S)]
 LOSS = -sum(w * (s / TAU - sympy.log(Z)) for w, s in zip(W, S))
@@ -366,11 +384,13 @@ def test_the_core_is_the_symbolic_loss(drop):
     w = w / w.sum(1, keepdim=True)
     part = row_loss(s, w, tau, torch.arange(3), drop_repulsion=drop).sum()
     (g,) = torch.autograd.grad(part, s)
-    slopes = [sympy.lambdify([*S, *W, *B, TAU], sympy.diff(LOSS, S[j]) - (sympy.Max(SIGMA[j] - W[j], 0) / TAU if drop else 0)) for j in range(2)]
+    slopes = [sympy.lambdify([*S, *W, *B, TAU], sympy.diff(LOSS, S[j])
+                             - (sympy.Max(SIGMA[j] - W[j], 0) / TAU if drop else 0)) for j in range(2)]
     for i in range(3):
         a, b = (j for j in range(3) if j != i)
         numbers = [s[i, a].item(), s[i, b].item(), w[i, a].item(), w[i, b].item(), 1, 1, tau]
-        assert [g[i, a].item(), g[i, b].item(), g[i, i].item()] == pytest.approx([slopes[0](*numbers), slopes[1](*numbers), 0], abs=1e-12)
+        assert [g[i, a].item(), g[i, b].item(),
+                g[i, i].item()] == pytest.approx([slopes[0](*numbers), slopes[1](*numbers), 0], abs=1e-12)
     assert not drop or ((g <= 1e-12).all() and (g.abs() < 1e-12).sum() > 3)
 
 
@@ -396,7 +416,8 @@ def test_sincere_between_positives():
         s = torch.tensor([[0.3, second, 0.1, -0.2]], dtype=F64, requires_grad=True)
         part = row_loss(s, w, 0.1, apart=True).sum()
         forces.append(torch.autograd.grad(part, s)[0][0])
-    assert forces[0][0] == forces[1][0] and all(abs(f.sum()) < 1e-12 for f in forces) and abs(forces[0][1]) > abs(forces[1][1])
+    assert (forces[0][0] == forces[1][0] and all(abs(f.sum()) < 1e-12 for f in forces)
+            and abs(forces[0][1]) > abs(forces[1][1]))
 
 
 def test_an_anchor_with_positives_only():
@@ -414,16 +435,22 @@ def test_an_anchor_with_positives_only():
 
 
 def test_bad_settings_of_the_newer_losses():
-    for name, settings, argument in (("softjac", dict(t=0), "t"), ("multisupcon", dict(threshold=1.0), "threshold"), ("multisupcon", dict(threshold=-0.1), "threshold"),
-                                     ("sincere", dict(weights="all"), "weights"), ("sincere", dict(alpha=1.0), "alpha"), ("gma", dict(lam=0.5), "label_embeddings"),
-                                     ("gma", dict(lam=2.0), "lam"), ("gma", dict(lam=0.5, label_embeddings=torch.zeros(4, 2)), "label_embeddings"),
-                                     ("gma", dict(cooccurrence=torch.ones(3, 2), n_instances=9), "cooccurrence"), ("gma", dict(cooccurrence=[[1, 2], [2, 3]], n_instances=9), "cooccurrence"),
-                                     ("gma", dict(cooccurrence=[[2, 1], [0, 3]], n_instances=9), "cooccurrence"), ("gma", dict(cooccurrence=[[2, 1], [1, 3]], n_instances=2), "cooccurrence"),
+    for name, settings, argument in (("softjac", dict(t=0), "t"), ("multisupcon", dict(threshold=1.0), "threshold"),
+                                     ("multisupcon", dict(threshold=-0.1), "threshold"),
+                                     ("sincere", dict(weights="all"), "weights"), ("sincere", dict(alpha=1.0), "alpha"),
+                                     ("gma", dict(lam=0.5), "label_embeddings"),
+                                     ("gma", dict(lam=2.0), "lam"),
+                                     ("gma", dict(lam=0.5, label_embeddings=torch.zeros(4, 2)), "label_embeddings"),
+                                     ("gma", dict(cooccurrence=torch.ones(3, 2), n_instances=9), "cooccurrence"),
+                                     ("gma", dict(cooccurrence=[[1, 2], [2, 3]], n_instances=9), "cooccurrence"),
+                                     ("gma", dict(cooccurrence=[[2, 1], [0, 3]], n_instances=9), "cooccurrence"),
+                                     ("gma", dict(cooccurrence=[[2, 1], [1, 3]], n_instances=2), "cooccurrence"),
                                      ("gma", dict(cooccurrence=[[2, 1], [1, 3]]), "labels")):
         with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
             make_loss(name, 3, 4, **settings)
     y = random_labels(50, 3)
-    for given, argument in ((dict(label_counts=[1, 2, 3]), "label_counts"), (dict(n_instances=49), "n_instances"), (dict(labels=y * 2), "labels"), (dict(), "labels")):
+    for given, argument in ((dict(label_counts=[1, 2, 3]), "label_counts"), (dict(n_instances=49), "n_instances"),
+                            (dict(labels=y * 2), "labels"), (dict(), "labels")):
         with pytest.raises(ValueError, match=f"^{argument}: expected .*got"):
             losses.make_loss("gma", 3, 4, **({"labels": y} | given if given else {}))
 
@@ -443,6 +470,9 @@ def test_the_threshold_itself_is_no_positive(threshold):
     b = torch.zeros(2, 10)
     b[0, :1], b[1, :3] = 1, 1
     for x, y in ((a[:1], a[1:]), (b[1:], b[:1])):
-        w = [make("multisupcon", 10, threshold=threshold).weight(x.to(f), [y.to(f)], torch.tensor([-1]))[0] for f in (torch.float32, F64)]
+        w = [make("multisupcon", 10, threshold=threshold).weight(x.to(f), [y.to(f)], torch.tensor([-1]))[0]
+             for f in (torch.float32, F64)]
         assert torch.equal(w[0] > 0, w[1] > 0)
-        assert torch.equal(w[1][0] > 0, torch.tensor([float(v) > threshold + 1e-9 for v in ([0.3, 0.5] if len(y) == 2 else [1 / 3])]))
+        assert torch.equal(w[1][0] > 0,
+                           torch.tensor([float(v) > threshold + 1e-9
+                                         for v in ([0.3, 0.5] if len(y) == 2 else [1 / 3])]))

@@ -1,6 +1,7 @@
 """How fast the losses are: `make bench` prints one table and appends every line of it to results/bench.jsonl.
 
-All figures are ratios of times measured in turns within one run. `python tools/bench.py quick` takes a minute and stores nothing."""
+All figures are ratios of times measured in turns within one run. `python tools/bench.py quick` takes a minute and stores
+nothing."""
 import datetime
 import json
 import os
@@ -35,15 +36,19 @@ QUICK = "quick" in sys.argv
 
 def versions():
     gpu = torch.cuda.get_device_name() if DEVICE == "cuda" else None
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
-    library = {"pytorch-metric-learning": metadata.version("pytorch-metric-learning")} if util.find_spec("pytorch_metric_learning") else {}
-    return dict(python=platform.python_version(), torch=torch.__version__, **library, device=gpu or cpu, threads=torch.get_num_threads())
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+               platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
+    library = ({"pytorch-metric-learning": metadata.version("pytorch-metric-learning")}
+               if util.find_spec("pytorch_metric_learning") else {})
+    return dict(python=platform.python_version(), torch=torch.__version__, **library, device=gpu or cpu,
+                threads=torch.get_num_threads())
 
 
 def store(kind, **row):
     "Print a line; keep it."
     numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-    print(f"{kind:9}", "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()), flush=True)
+    print(f"{kind:9}", "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()),
+          flush=True)
     if not QUICK:
         when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         with open(STORE, "a") as f:
@@ -132,12 +137,14 @@ def speed():
             x, y = batch(b, n_labels)
             ce, products = cross_entropy(*shape(name, b, n_labels))
             ms = timed(dict(ce=ce, products=products, loss=step(make(name, n_labels), x, y)))
-            store("speed", loss=name, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), to_products=middle(ms, "loss", "products")["ratio"],
+            store("speed", loss=name, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"),
+                  to_products=middle(ms, "loss", "products")["ratio"],
                   ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
 
 
 def against_plain():
-    "PROTO against the shortest code for it: normalise, and a cross-entropy with soft targets; no checks, no care for extreme numbers."
+    """PROTO against the shortest code for it: normalise, and a cross-entropy with soft targets; no checks, no care
+    for extreme numbers."""
     x, y = batch(512, 90)
     loss = make_loss("proto", 90, 256).to(DEVICE)
 
@@ -148,17 +155,20 @@ def against_plain():
 
     assert abs(plain(x, y).item() - loss(x, y).item()) < 1e-4
     ms = timed(dict(plain=lambda: plain(x, y).backward(), loss=step(loss, x, y)))
-    store("plain", loss="proto", B=512, L=90, D=256, **middle(ms, "loss", "plain"), ms=statistics.median(ms["loss"]), plain_ms=statistics.median(ms["plain"]))
+    store("plain", loss="proto", B=512, L=90, D=256, **middle(ms, "loss", "plain"), ms=statistics.median(ms["loss"]),
+          plain_ms=statistics.median(ms["plain"]))
 
 
 def axes():
     "REG and a cross-entropy against the number of instances (300 labels) and of labels (512 instances)."
-    sizes = [("B", b, 300) for b in (128, 256, 512, 1024, 2048)] + [("L", 512, n) for n in (10, 30, 100, 300, 1000, 3000)]
+    sizes = [("B", b, 300) for b in (128, 256, 512, 1024, 2048)] + [("L", 512, n)
+                                                                    for n in (10, 30, 100, 300, 1000, 3000)]
     for axis, b, n_labels in sizes:
         x, y = batch(b, n_labels)
         ce, _ = cross_entropy(*shape("reg", b, n_labels))
         ms = timed(dict(ce=ce, loss=step(make_loss("reg", n_labels, 256).to(DEVICE), x, y)), rounds=3 if QUICK else 15)
-        store("axes", axis=axis, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), ms=statistics.median(ms["loss"]), ce_ms=statistics.median(ms["ce"]))
+        store("axes", axis=axis, B=b, L=n_labels, D=256, **middle(ms, "loss", "ce"), ms=statistics.median(ms["loss"]),
+              ce_ms=statistics.median(ms["ce"]))
 
 
 def direct(loss, x, y):
@@ -189,7 +199,8 @@ def jaccard(y):
 
 
 def soft_target(similar, t):
-    return (similar / t).masked_fill(torch.eye(len(similar), dtype=torch.bool, device=similar.device), -torch.inf).softmax(1)
+    return (similar / t).masked_fill(torch.eye(len(similar), dtype=torch.bool, device=similar.device),
+                                     -torch.inf).softmax(1)
 
 
 def cross(x, w, tau=0.1):
@@ -230,7 +241,8 @@ def plain(name, loss):
 
 
 def library_formula(threshold=0.3, tau=0.1):
-    "MultiSupCon as pytorch-metric-learning 3.0 computes it, with the helpers of 2.9: cosine distances, masked log-probabilities, mean over non-zero losses."
+    """MultiSupCon as pytorch-metric-learning 3.0 computes it, with the helpers of 2.9: cosine distances, masked
+    log-probabilities, mean over non-zero losses."""
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.reducers import AvgNonZeroReducer
     from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
@@ -249,7 +261,8 @@ def library_formula(threshold=0.3, tau=0.1):
 
 
 def against_plain_newer():
-    "The newer losses against their definitions, the same under torch.compile, and MultiSupCon's formula in pytorch-metric-learning."
+    """The newer losses against their definitions, the same under torch.compile, and MultiSupCon's formula in
+    pytorch-metric-learning."""
     for b, n_labels in [(128, 30)] if QUICK else SIZES:
         for name in NEWER:
             x, y = batch(b, n_labels)
@@ -269,7 +282,8 @@ def against_plain_newer():
             ms = timed(functions, rounds=None if QUICK or n_labels * b < 10**5 else 9)
             for k in functions:
                 if k != "ours":
-                    store("newer", loss=name, instead=k, B=b, L=n_labels, D=256, **middle(ms, "ours", k), ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms[k]))
+                    store("newer", loss=name, instead=k, B=b, L=n_labels, D=256, **middle(ms, "ours", k),
+                          ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms[k]))
 
 
 def against_direct(b=256, n_labels=500):
@@ -278,8 +292,10 @@ def against_direct(b=256, n_labels=500):
         loss = make_loss(name, n_labels, 128).to(DEVICE)
         gap = abs(direct(loss, x, y).item() - loss(x, y).item())
         assert gap < 1e-4, f"{name}: the two formulations differ by {gap}"
-        ms = timed(dict(direct=lambda: direct(loss, x, y).backward(), loss=step(loss, x, y)), rounds=9 if name == "base" and not QUICK else 3)
-        store("direct", loss=name, B=b, L=n_labels, D=128, **middle(ms, "direct", "loss"), ms=statistics.median(ms["loss"]), direct_ms=statistics.median(ms["direct"]))
+        ms = timed(dict(direct=lambda: direct(loss, x, y).backward(), loss=step(loss, x, y)),
+                   rounds=9 if name == "base" and not QUICK else 3)
+        store("direct", loss=name, B=b, L=n_labels, D=128, **middle(ms, "direct", "loss"),
+              ms=statistics.median(ms["loss"]), direct_ms=statistics.median(ms["direct"]))
 
 
 def against_library():
@@ -295,7 +311,8 @@ def against_library():
         gap = abs(theirs(x, y).item() - ours(x, y).item())
         assert gap < 1e-4, f"the two losses differ by {gap}"
         ms = timed(dict(theirs=lambda: theirs(x, y).backward(), ours=step(ours, x, y)))
-        store("library", loss="supcon_all", B=b, L=10, D=256, **middle(ms, "ours", "theirs"), ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms["theirs"]))
+        store("library", loss="supcon_all", B=b, L=10, D=256, **middle(ms, "ours", "theirs"),
+              ms=statistics.median(ms["ours"]), theirs_ms=statistics.median(ms["theirs"]))
     x, y = batch(64, 10)
     try:
         theirs(x, y)
@@ -307,14 +324,17 @@ def against_library():
 def light():
     "Time of importing one loss over that of importing torch, in fresh interpreters that take turns."
     def seconds(code):
-        out = subprocess.run([sys.executable, "-c", f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"], capture_output=True, text=True, check=True)
+        out = subprocess.run([sys.executable, "-c",
+                              f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"],
+                             capture_output=True, text=True, check=True)
         return float(out.stdout)
 
     ms = dict(torch=[], loss=[])
     for _ in range(4 if QUICK else 15):
         for k, code in (("torch", "import torch"), ("loss", "from mlcl.losses import RegLoss")):
             ms[k].append(seconds(code) * 1e3)
-    store("light", **middle(ms, "loss", "torch"), ms=statistics.median(ms["loss"]), torch_ms=statistics.median(ms["torch"]))
+    store("light", **middle(ms, "loss", "torch"), ms=statistics.median(ms["loss"]),
+          torch_ms=statistics.median(ms["torch"]))
 
 
 def child(call):
@@ -332,14 +352,17 @@ def memory(kind, b, n_labels, d):
 def measure(kind, b, n_labels, d):
     warnings.filterwarnings("ignore")
     x, y = batch(b, n_labels, d)
-    loss = make_loss("reg", n_labels, d, **({} if kind == "definition" else dict(tile=None if kind == "auto" else int(kind)))).to(DEVICE)
-    f = (lambda l, x, y: definition(l, x, y).backward()) if kind == "definition" else (lambda l, x, y: l(x, y).backward())
+    loss = make_loss("reg", n_labels, d,
+                     **({} if kind == "definition" else dict(tile=None if kind == "auto" else int(kind)))).to(DEVICE)
+    f = ((lambda l, x, y: definition(l, x, y).backward()) if kind == "definition"
+         else (lambda l, x, y: l(x, y).backward()))
     f(loss, x[:32], y[:32])
     before, start = resident(reset=True), time.perf_counter()
     f(loss, x, y)
     sync()
     seconds = time.perf_counter() - start
-    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before, seconds=seconds)))
+    print(json.dumps(dict(mib=torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else resident() - before,
+                          seconds=seconds)))
 
 
 def resident(reset=False):
@@ -350,11 +373,16 @@ def resident(reset=False):
 
 
 def size():
-    "REG: memory and time against the number of instances (1,000 labels) and of labels (2,048 instances), by tiles and by whole matrices."
-    for b, n_labels in [(1024, 1000), (2048, 1000)] if QUICK else [(2**k, 1000) for k in range(10, 16)] + [(2048, n) for n in (10, 100, 300, 3000, 10000)]:
+    """REG: memory and time against the number of instances (1,000 labels) and of labels (2,048 instances), by
+    tiles and by whole matrices."""
+    for b, n_labels in [(1024, 1000),
+                        (2048, 1000)] if QUICK else [(2**k, 1000)
+                                                     for k in range(10, 16)] + [(2048, n)
+                                                                                for n in (10, 100, 300, 3000, 10000)]:
         for kind in ("auto", "definition") if b + n_labels <= 5096 else ("auto",):
             if (m := memory(kind, b, n_labels, 128)) is not None:
-                store("size", how="tiles" if kind == "auto" else "whole", B=b, L=n_labels, D=128, mib=m["mib"], seconds=m["seconds"], ns_per_pair=m["seconds"] * 1e9 / (b + n_labels) ** 2)
+                store("size", how="tiles" if kind == "auto" else "whole", B=b, L=n_labels, D=128, mib=m["mib"],
+                      seconds=m["seconds"], ns_per_pair=m["seconds"] * 1e9 / (b + n_labels) ** 2)
     if not QUICK:
         x, y = batch(2048, 1000, 128)
         dense, tiled = (make_loss("reg", 1000, 128, tile=t).to(DEVICE) for t in (None, 256))
@@ -363,7 +391,8 @@ def size():
 
 
 def encoder(name):
-    "An encoder of the published study with random weights, a batch for it, and its operations an instance in a training step."
+    """An encoder of the published study with random weights, a batch for it, and its operations an instance in a
+    training step."""
     if name == "resnet50":
         from torchvision.models import resnet50
         return resnet50(weights=None).to(DEVICE).train(), torch.randn(8, 3, 224, 224, device=DEVICE), 3 * 2 * 4.1e9
@@ -387,16 +416,20 @@ def encoder_memory(name):
 
 
 def published():
-    "A training step of the published encoders: seconds and memory an instance, and the share of the rate of a plain matrix product that it reaches."
+    """A training step of the published encoders: seconds and memory an instance, and the share of the rate of a
+    plain matrix product that it reaches."""
     a = torch.randn(2048, 2048, device=DEVICE)
     ceiling = 2 * 2048**3 / statistics.median(timed(dict(f=lambda: a @ a), rounds=9)["f"]) * 1e3
     for name in ("roberta-base", "resnet50"):
         net, x, operations = encoder(name)
-        seconds = statistics.median(timed(dict(f=lambda: train_step(net, x)), rounds=1 if QUICK else 3)["f"]) / 1e3 / len(x)
-        store("published", encoder=name, batch=len(x), seconds=seconds, mib=child(f"encoder_memory({name!r})"), operations=operations, of_ceiling=operations / seconds / ceiling)
+        seconds = statistics.median(timed(dict(f=lambda: train_step(net, x)), rounds=1 if QUICK
+                                          else 3)["f"]) / 1e3 / len(x)
+        store("published", encoder=name, batch=len(x), seconds=seconds, mib=child(f"encoder_memory({name!r})"),
+              operations=operations, of_ceiling=operations / seconds / ceiling)
 
 
-def gpu(sizes=((1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)), hows=("eager", "compiled", "autocast"), anyway=False):
+def gpu(sizes=((1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)), hows=("eager", "compiled", "autocast"),
+        anyway=False):
     "The table of a GPU: formats, whole and tiled, with torch.compile, under bfloat16 autocast, up to 65,536 instances."
     if DEVICE != "cuda" and not anyway:
         return print("gpu       not measured: no GPU here")
@@ -414,13 +447,17 @@ def gpu(sizes=((1024, 300), (4096, 1000), (16384, 1000), (65536, 1000)), hows=("
                 rows = x.detach().bfloat16().requires_grad_() if how == "autocast" else x
                 for tile in (None, 1024):
                     with torch.autocast(DEVICE, torch.bfloat16, enabled=how == "autocast"):
-                        ms = statistics.median(timed(dict(f=step(make_loss("reg", n_labels, 256, product=product, tile=tile).to(DEVICE), rows, y)), rounds=7)["f"])
-                    store("gpu", loss="reg", B=b, L=n_labels, D=256, product=str(product or torch.float32), how=how, tile=tile, ms=ms, of_ceiling=ceiling / ms)
+                        ms = statistics.median(timed(dict(f=step(make_loss("reg", n_labels, 256, product=product,
+                                                                           tile=tile).to(DEVICE), rows, y)),
+                                                     rounds=7)["f"])
+                    store("gpu", loss="reg", B=b, L=n_labels, D=256, product=str(product or torch.float32), how=how,
+                          tile=tile, ms=ms, of_ceiling=ceiling / ms)
     tiles.row_gradient = plain
 
 
 def own_data(budget=3):
-    "`mlcl compare` as a newcomer calls it on three real sets, with a budget of minutes each: a table of tweets, an archive of matrices, a folder of photographs."
+    """`mlcl compare` as a newcomer calls it on three real sets, with a budget of minutes each: a table of tweets,
+    an archive of matrices, a folder of photographs."""
     import numpy as np
     from mlcl.data import data_file, load
     with tempfile.TemporaryDirectory() as folder:
@@ -432,17 +469,24 @@ def own_data(budget=3):
         shutil.copy(data_file("ucmerced_ml/labels.csv"), f"{folder}/aerial/labels.csv")
         for call in ("tweets.parquet --text text", "yeast.npz", "aerial"):
             start = time.perf_counter()
-            subprocess.run([Path(sys.executable).with_name("mlcl"), "compare", *call.split(), "--time-budget", str(budget)], cwd=folder, check=True)
-            seconds, res = time.perf_counter() - start, json.loads(max(Path(folder).glob("compare-*/report.json"), key=os.path.getmtime).read_text())
+            subprocess.run([Path(sys.executable).with_name("mlcl"), "compare", *call.split(), "--time-budget",
+                            str(budget)], cwd=folder, check=True)
+            seconds, res = (time.perf_counter() - start,
+                            json.loads(max(Path(folder).glob("compare-*/report.json"),
+                                           key=os.path.getmtime).read_text()))
             best = res["losses"][0]
-            store("own_data", call=f"mlcl compare {call} --time-budget {budget}", budget=budget, seconds=seconds, losses=len(res["losses"]), seeds=best["seeds"], epochs=res["settings"]["epochs"], best=best["loss"], macro_f1=best["macro_f1"], lower=best["lower"], upper=best["upper"], encoder=res["encoder"])
+            store("own_data", call=f"mlcl compare {call} --time-budget {budget}", budget=budget, seconds=seconds,
+                  losses=len(res["losses"]), seeds=best["seeds"], epochs=res["settings"]["epochs"], best=best["loss"],
+                  macro_f1=best["macro_f1"], lower=best["lower"], upper=best["upper"], encoder=res["encoder"])
 
 
-AGAINST = dict(yeast=None, medical=None, enron=None, semeval2018_ec=3000, reuters90=3000, goemotions=10000, debtags=5000, eurlex57k=5000, aapd=5000, ucmerced_ml=None, corel5k_photos=None)
+AGAINST = dict(yeast=None, medical=None, enron=None, semeval2018_ec=3000, reuters90=3000, goemotions=10000,
+               debtags=5000, eurlex57k=5000, aapd=5000, ucmerced_ml=None, corel5k_photos=None)
 
 
 def part_of(name, n):
-    "A data set, or `n` of its instances in the proportions of its splits, with the labels that its training split then has."
+    """A data set, or `n` of its instances in the proportions of its splits, with the labels that its training
+    split then has."""
     import dataclasses
     import numpy as np
     from mlcl.data import load
@@ -460,7 +504,8 @@ def part_of(name, n):
 
 
 def against_baselines(names=AGAINST, losses=("bce", "zlpr"), seeds=1):
-    "What `compare` recommends against the best baseline, and against the best of those that everybody tries first; all are chosen on validation data."
+    """What `compare` recommends against the best baseline, and against the best of those that everybody tries
+    first; all are chosen on validation data."""
     from mlcl.own import compare
     for name in names:
         ds = part_of(name, AGAINST[name])
@@ -470,11 +515,15 @@ def against_baselines(names=AGAINST, losses=("bce", "zlpr"), seeds=1):
             seconds = time.perf_counter() - start
         models = {r["loss"]: r for r in res["losses"] + res["baselines"]}
         plain, blends = ([r for r in res["losses"] if ("+" in r["loss"]) == b] for b in (False, True))
-        sides = dict(take=models[res["take"]], baseline=res["baselines"][0], first=next(r for r in res["baselines"] if r["first"]), loss=plain[0], blend=blends[0])
+        sides = dict(take=models[res["take"]], baseline=res["baselines"][0],
+                     first=next(r for r in res["baselines"] if r["first"]), loss=plain[0], blend=blends[0])
         row = {f"{k}_{m}": r[m] for k, r in sides.items() for m in ("macro_f1", "micro_f1", "map", "seconds")}
         chosen = {k: r["loss"] for k, r in sides.items()}
-        tried = {r["loss"]: [r[m] for m in ("val_macro_f1", "val_micro_f1", "macro_f1", "micro_f1", "seconds")] for r in models.values()}
-        store("against_baselines", dataset=name, n=len(ds) if AGAINST[name] is None else AGAINST[name], labels=ds.n_labels, encoder=res["encoder"], **chosen, losses=list(losses), seeds=seeds, minutes=seconds / 60, **row, tried=tried)
+        tried = {r["loss"]: [r[m] for m in ("val_macro_f1", "val_micro_f1", "macro_f1", "micro_f1", "seconds")]
+                 for r in models.values()}
+        store("against_baselines", dataset=name, n=len(ds) if AGAINST[name] is None else AGAINST[name],
+              labels=ds.n_labels, encoder=res["encoder"], **chosen, losses=list(losses), seeds=seeds,
+              minutes=seconds / 60, **row, tried=tried)
 
 
 if __name__ == "__main__":
@@ -482,6 +531,8 @@ if __name__ == "__main__":
     torch.set_num_threads(min(2, os.cpu_count()))
     print(", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
     chosen = [a for a in sys.argv[1:] if a != "quick"]
-    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, light, size, published, gpu, own_data, against_baselines):
-        if part.__name__ in chosen or not chosen and part not in (own_data, against_baselines): # which take long, and need the data folder
+    for part in (speed, against_plain, axes, against_direct, against_library, against_plain_newer, light, size,
+                 published, gpu, own_data, against_baselines):
+        # which take long, and need the data folder
+        if part.__name__ in chosen or not chosen and part not in (own_data, against_baselines):
             part()

@@ -1,4 +1,5 @@
-"Execute notebooks in place and keep their outputs: `python tools/notebooks.py [nbs/20_contrast.ipynb ...]` (default: all)."
+"""Execute notebooks in place and keep their outputs: `python tools/notebooks.py [nbs/20_contrast.ipynb ...]`
+(default: all)."""
 import os, subprocess, sys, time
 from pathlib import Path
 from execnb.nbio import read_nb, write_nb

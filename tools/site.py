@@ -198,7 +198,8 @@ def readme(index=NBS/"index.ipynb"):
     "`index.ipynb` as GitHub's Markdown with links to the notebooks: its files {path: content}, and the problems."
     nb, media, problems = processed(index), {}, []
     site = f"The easiest way to read it is [its website]({get_config().doc_host}{get_config().doc_baseurl})."
-    text = f"# {{title}}\n\n> {{description}}\n\n{site}\n\n".format(**front_of(nb)) + markdown(nb, "README_files", media)
+    text = (f"# {{title}}\n\n> {{description}}\n\n{site}\n\n".format(**front_of(nb))
+            + markdown(nb, "README_files", media))
     text = re.sub(r"^</?div.*>\n+", "", pandoc(text, problems, "--to=gfm", "--wrap=preserve"), flags=re.M)
     text = re.sub(r"\]\((?:\./)?(\w+)\.(ipynb|html)(#[^)]*)?\)", r"](nbs/\1.ipynb)", text)
     made = "<!-- Made from nbs/index.ipynb by `make notebooks`; edit that. -->"

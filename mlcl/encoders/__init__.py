@@ -13,9 +13,12 @@ need('study', 'mlcl.encoders')
 
 # %% ../../nbs/72_encoders.ipynb #6f988189
 from .features import ENCODERS, FOLDERS, MLP, Encoder, bfloat16, gains_from_bfloat16, hidden_layers
-from .features import input_scaling, local_weights, register_encoder, same_weights, weights_sha256, without_downloads
+from .features import input_scaling, local_weights, register_encoder, same_weights
+from .features import weights_sha256, without_downloads
 from .images import AUGMENTATIONS, SmallResNet, Squares, augmenter, available, image_tensors
-from .networks import Backbone, Frozen, MobileNet, Pretrained, Timm, backbones, frozen_features, mobilenet_v2, stored
+from .networks import Backbone, Frozen, MobileNet, Pretrained, Timm, backbones, frozen_features
+from .networks import mobilenet_v2, stored
 from .texts import Bag, Conv, Transformer, Vocabulary, build_vocabulary, token_bags, token_ids, trim
-from .pretrained import POOLINGS, FrozenText, HuggingFace, frozen_texts, own_pooling, pieces, pool_tokens, tiny_roberta
+from .pretrained import POOLINGS, FrozenText, HuggingFace, frozen_texts, own_pooling, pieces
+from .pretrained import pool_tokens, tiny_roberta
 from .model import Model, blueprint, choices, encoder_class, make_encoder, projection, restore

@@ -21,7 +21,8 @@ from ..data import Dataset, take
 from ..losses import LOSSES
 from ..metrics import tune_threshold
 from .baselines import BASELINES, BaselineClassifier, Predicts, Simple, baselines_for
-from .baselines import format_of, from_file, outcome, is_baseline, load_baseline, platt, read_scores, records_from
+from .baselines import format_of, from_file, outcome, is_baseline, load_baseline, platt, read_scores
+from .baselines import records_from
 from .choices import COUNTED, known_thresholds, label_thresholds
 from .estimator import MultiLabelClassifier
 from .options import check_output

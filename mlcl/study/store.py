@@ -150,6 +150,7 @@ def _open(self: Store):
         db.execute('pragma synchronous=full')
         yield db
 
+# %% ../../nbs/62_store.ipynb #88a4e9f8
 @patch
 @contextmanager
 def _write(self: Store):
