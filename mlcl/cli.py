@@ -37,21 +37,21 @@ def _taken(f, options):
 # %% ../nbs/48_cli.ipynb #edc8115b
 @command('data list')
 def _data_list():
-    "all data sets"
+    "list all data sets"
     from mlcl.data import main_list
     main_list()
 
 @command('data info')
-def _data_info(name: str, / # of a data set
+def _data_info(name: str, / # a data set; `mlcl data list` shows them
     ):
-    "describe one"
+    "describe a data set"
     from mlcl.data import main_info
     main_info(name)
 
 @command('data get')
-def _data_get(name: str, / # of a data set
+def _data_get(name: str, / # a data set; `mlcl data list` shows them
     ):
-    "fetch one and check it"
+    "fetch a data set and check it"
     from mlcl.data import main_get
     main_get(name)
 
@@ -119,7 +119,7 @@ def _study_publish(name: str, / # a study
     print(f'{store_of(name).publish()} runs published')
 
 @command('study check')
-def _study_check(file: str, / # of records: .parquet as `mlcl study publish` writes it, or .jsonl
+def _study_check(file: str, / # records: .parquet as `mlcl study publish` writes it, or .jsonl
     ) -> int: # exit status: 1 if there is something to object to
     "check records that somebody else made"
     from mlcl.study import objections
@@ -129,7 +129,7 @@ def _study_check(file: str, / # of records: .parquet as `mlcl study publish` wri
 
 # %% ../nbs/48_cli.ipynb #867cbe97
 @command('study reproduce')
-def _study_reproduce(id: str, / # of a record or a run, or its first letters
+def _study_reproduce(id: str, / # a record or a run: its id, or the first letters of it
     ) -> int: # exit status: 1 if a number differs by more than training noise
     "do a run again: are its numbers equal, within training noise, or do they differ?"
     from mlcl.study import reproduce
@@ -191,8 +191,9 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
            seed: int = 0, # of weights and batches
            out: str = 'model.safetensors', # the model, a file that ends in .safetensors
            new_splits: bool = False, # draw new splits, even if there is a column `split`
+           loss: str = 'bce', # a loss, a baseline such as tfidf_svm, or several of both with + between
            **options):
-    "train a model on your data: a loss, a baseline such as tfidf_svm, or several with + between"
+    "train a model on your data"
     from mlcl.own import Blend, MultiLabelClassifier, found, read, split_scores, write_card
     from mlcl.own.baselines import BASELINES
     from mlcl.own.card import card_file
@@ -201,14 +202,13 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
     check_output(out, ('.safetensors',))
     card_file(out)
     can_be_loaded(options.get('encoder'))
-    given, loss = _taken(MultiLabelClassifier, options), options.get('loss') or ''
+    given = _taken(MultiLabelClassifier, options) | dict(loss=loss)
     if '+' in loss: model = Blend(given.pop('loss'), random_state=seed, **given)
     elif loss in BASELINES: model = _baseline(seed, **given)
     else:
         model = MultiLabelClassifier(random_state=seed, **given)
         model.check_params()
-    split = dict(split=False) if new_splits else {}
-    ds = read(data, **_taken(read, options | split))
+    ds = read(data, **_taken(read, options | (dict(split=False) if new_splits else {})))
     print(*found(ds), sep='\n', flush=True)
     model.fit_dataset(ds).save(out)
     measured = split_scores(model, ds)
@@ -248,7 +248,7 @@ def _params(words):
     from fastcore.docments import docments
     (f, sources, without), res = COMMANDS[words], {}
     for g in (f, *map(pkgutil.resolve_name, sources)):
-        said = docments(g)
+        said = docments(g) if g is not f else dict(re.findall(r'(\w+): [^#\n]*?# (.*)', inspect.getsource(f)))
         for p in inspect.signature(g).parameters.values():
             known = p.annotation in (*KINDS, p.empty) and p.kind != p.VAR_KEYWORD and p.name not in without
             if g is not f and (p.default is p.empty or callable(p.default)): known = False

@@ -2,7 +2,7 @@
 import re, subprocess, sys
 import pytest
 from mlcl import __version__, study
-from mlcl.cli import main
+from mlcl.cli import COMMANDS, _params, main
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +144,19 @@ def test_a_new_command_is_a_function(capsys):
         with pytest.raises(SystemExit): main(['study', '--help'])
         assert 'say a word twice' in capsys.readouterr().out
     finally: del COMMANDS['study twice']
+
+
+@pytest.mark.parametrize('words', list(COMMANDS))
+def test_help_explains_every_argument_and_option(words, capsys):
+    with pytest.raises(SystemExit): main([*words.split(), '--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    for p, first, about in _params(words):
+        assert about
+        if first: assert f'{p.name.upper()}: {about[:30]}' in said
+        else: assert f'--{"no-"*(p.default is True)}{p.name.replace("_", "-")} ' in said
+    assert 'In Python' not in said
+
+
+def test_train_and_the_classifier_have_the_same_default():
+    from mlcl.own.estimator import DEFAULT_LOSS
+    assert {p.name: p.default for p, *_ in _params('train')}['loss'] == DEFAULT_LOSS

@@ -121,7 +121,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
          images=None, # column of file names
          features=None, # columns of numbers; default: all that have no other role
          labels=None, # a column of label sets, or columns of 0 and 1; default: 'labels'
-         split=None, # column of 'train', 'val' and 'test'; default: 'split', if it is there. In Python, False: new ones
+         split=None, # column of 'train', 'val' and 'test'; default: 'split', if it is there
          sep: str = None, # what separates labels in a cell; default: found automatically
          encoding: str = None, # of a text file; default: UTF-8, or what its first bytes say
          min_count: int = 1, # leave out labels with fewer instances
@@ -129,7 +129,10 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
          allow_outside: bool = False, # also read pictures outside the folder of the table
          seed: int = 0 # of new splits
     ) -> Dataset: # `info` holds `notices`, the `columns` that were read, and whether splits were `given`
-    "Read a data set, check it and split it; `ValueError` for what makes no sense, `FileNotFoundError` for no file."
+    """Read a data set, check it and split it; `split=False` draws new splits, whatever the data have.
+
+    `ValueError` for what makes no sense, `FileNotFoundError` for no file.
+    """
     min_count, names, part, used, said = whole('min_count', min_count, 0), None, None, {}, []
     check_seed(seed)
     asked = dict(text=text, images=images, features=features, labels=labels, split=split, sep=sep, encoding=encoding)
