@@ -21,7 +21,7 @@ STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # ρ, from 10 to 10⁻⁴, f
 
 # %% ../nbs/77_linear.ipynb #c0a10003
 def _objective(u, c, x1, y, decay):
-    "The objective of @eq-probe-logistic, summed over labels, and its gradient by `u`; the weights are c·u, bias last."
+    "Regularised logistic loss, summed over labels, and its gradient by `u`; the weights are c·u, bias last."
     w = c*u
     z = x1 @ w.T
     grad = (z.sigmoid() - y).T @ x1/len(y) + decay*w
@@ -29,7 +29,7 @@ def _objective(u, c, x1, y, decay):
 
 # %% ../nbs/77_linear.ipynb #c0a10006
 def _solve(w, var, e, x1, y, strength, tol, steps):
-    "L-BFGS from `w` (l, r+1) in the coordinates of @eq-probe-coordinates."
+    "L-BFGS from `w` (l, r+1) in the coordinates u = w/c, which have about equal curvature."
     decay = torch.cat([torch.full_like(e, strength), e.new_zeros(1)])
     c = torch.cat([var[:, None]*e + strength, var[:, None]], 1).rsqrt()
     u = (w/c).requires_grad_()

@@ -3,6 +3,7 @@
 Nothing is imported to look at it; the modules are those that stand in the package.
 """
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 import pytest
@@ -71,6 +72,7 @@ def test_a_module_is_short_and_begins_with_its_imports(path):
     imports = [n for n in TREES[path].body if isinstance(n, (ast.Import, ast.ImportFrom))]
     late = [n.lineno for n in imports if defined and n.lineno > defined[-1]]
     assert late == [], "imports after all that the module defines"
+    assert not re.search("@(eq|fig|tbl|sec)-", "\n".join(lines)), "a reference that `help()` cannot show"
 
 
 def test_what_is_wrong_is_found():

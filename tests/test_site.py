@@ -1,7 +1,8 @@
 "What the site is made of: processed notebooks, the renderer, README, llms.txt, the search."
-import json, os, re, shutil
+import html, json, os, re, shutil
 from urllib.parse import unquote
 import pytest
+from fontTools.ttLib import TTFont
 from execnb.nbio import new_nb
 from pandas import DataFrame
 from browsing import PAGES, ROOT, findings, places_of, process, serve, site
@@ -84,6 +85,29 @@ def test_no_other_host():
     assert web["site-url"] == f"{cfg.doc_host}{cfg.doc_baseurl}"
     assert web["repo-url"] == cfg.git_url == web["sidebar"]["tools"][0]["href"]
     assert (site.NBS/web["favicon"]).exists() and cfg.doc_path.name == "_site"
+
+
+def test_the_font_has_what_the_formulas_need(built):
+    "Every character, the slanted forms of single letters, and the measures by which braces and sums grow."
+    font, used = TTFont(site.NBS/"math.woff"), set()
+    for path in built[0].glob("*.html"):
+        for formula in re.findall(r"<math.*?</math>", path.read_text(encoding="utf-8"), flags=re.S):
+            used |= {*html.unescape(re.sub("<[^>]*>", "", formula))}
+    slanted = [c + 0x1D434 - ord("A") for c in range(ord("A"), ord("Z") + 1)] + [*range(0x1D6FC, 0x1D715)]
+    known = font.getBestCmap()
+    assert len(used) > 100 and [c for c in used if ord(c) not in known and not c.isspace()] == []
+    assert all(c in known for c in slanted) and font["MATH"].table.MathVariants.VertGlyphCount > 20
+    assert "Open Font License" in font["name"].getDebugName(13)
+
+
+def test_references_stand_once(built):
+    "A page's own section holds the list; else Quarto adds a second section."
+    for name, target in PAGES.items():
+        source = "\n".join(c.source for c in site.read_nb(site.PROC/name).cells)
+        own = re.search("(?m)^#+ References", source)
+        assert bool(own) <= ("{#refs}" in source), name
+        text = (built[0]/target).read_text(encoding="utf-8")
+        assert len(re.findall(r">References</h\d>", text)) == int("csl-entry" in text or bool(own)), name
 
 
 def test_tables_in_html_are_left_as_they_are(built):
@@ -193,6 +217,10 @@ FIGURE = '#| label: fig-a\n#| fig-cap: "A *cap*: one"\n#| fig-alt: "an \\"alt\\"
     (two(FIGURE, DRAWN), '<figure id="fig-a" … alt="an &quot;alt&quot; text" … 1:</span> A <em>cap</em>: one', "&lt;"),
     (two("#| label: tbl-a\n#| tbl-cap: Sizes", TABLE), 'table-box … -cell">7< … Table 1:</span> Sizes', "scoped"),
     (two("", shown("text/latex", r"$\displaystyle \frac{a}{b}$")), '<math display="block" … <mfrac', "displaystyle"),
+    (r"$$W_{ij}\log\sigma - \log(a) + \log_2 a$$",
+     "</msub><mspace … >log</mi> … <mspace … σ … <mo>−</mo><mrow><mi … >log</mi> … <mo … (</mo> … "
+     "<msub><mrow><mi … <mn>2",
+     "annotation"),
     ("@eq-none", "problem … eq-none", "@"), ("$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}", "problem … twice", "{#"),
     ("[@nobody1900]", "problem … nobody1900", "@"), (r"$\nosuch{$", "problem … TeX", "<math")])
 def test_what_is_rendered(text, there, gone):

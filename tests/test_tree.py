@@ -80,6 +80,9 @@ def test_notebook(path):
     code = ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
     assert max(len(s.splitlines()) for s in code) <= 30
     assert [line for s in code for line in too_long(s)] == []
+    for c in nb["cells"]: # a label without its figure would be an empty frame with a number
+        if "#| label: fig-" in "".join(c["source"]):
+            assert any(k.startswith("image/") for o in c["outputs"] for k in o.get("data", {})), c["id"]
     outputs = [o for c in nb["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     assert outputs and all(o["output_type"] != "error" for o in outputs)
     text = json.dumps(outputs)

@@ -184,6 +184,9 @@ def process():
         shutil.copy(path, PROC/"notebooks")
         nb = processed(path)
         if path.name != GLOSSARY: define(nb, glossary())
+        text = "\n".join(c.source for c in nb.cells)
+        if re.search("(?m)^#+ References", text) and "{#refs}" not in text: # else Quarto adds a second section for them
+            nb.cells.append(mk_cell(div("#refs"), "markdown"))
         nb.cells.append(mk_cell(DOWNLOAD.format(path.name), "markdown"))
         write_nb(nb, PROC/path.name)
 
