@@ -54,7 +54,7 @@ def grid(table: dict, # data set → Setup
 
 # %% ../../nbs/63_catalog.ipynb #459296b1
 FIFTEEN = ('bce', 'focal', 'asl', 'zlpr', 'twoway', 'db', 'proto', 'supcon_any', 'supcon_all', 'base', 'mulsupcon',
-           'simdis', 'abalone', 'wreg', 'reg') # of the first edition; later ones are in `tuned` and `paper`
+           'simdis', 'abalone', 'wreg', 'reg') # of the first edition; `tuned` and `paper` plan the later ones too
 SEVEN, SEEDS = ('bce', 'zlpr', 'proto', 'base', 'abalone', 'wreg', 'reg'), (0, 1, 2)
 SMOKE = dict(digits=Setup('resnet', dict(
     epochs=1, data=dict(n=200), encoder=dict(widths=(8, 16)), probe=dict(epochs=2), batch_size=16, lr=5e-3,
