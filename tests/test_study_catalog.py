@@ -8,7 +8,7 @@ from mlcl.study import Store
 
 RESULTS = Path(__file__).parent.parent/'results'
 PUBLISHED = sorted({p.stem for p in RESULTS.glob('*.parquet')} & set(study.STUDIES))
-EARLIER = dict(pretrained=2) # runs of one learning rate for all layers, from before the search
+EARLIER = dict(pretrained=4) # runs of one learning rate for all layers, from before the search
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_published_runs_are_still_those_of_their_study(name):
