@@ -20,26 +20,62 @@ from torch import Tensor
 STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # ρ, from 10 to 10⁻⁴, for features of norm 4
 
 # %% ../nbs/77_linear.ipynb #c0a10003
-def _objective(u, c, x1, y, decay):
-    "Regularised logistic loss, summed over labels, and its gradient by `u`; the weights are c·u, bias last."
-    w = c*u
-    z = x1 @ w.T
-    grad = (z.sigmoid() - y).T @ x1/len(y) + decay*w
-    return (F.softplus(z) - y*z).sum()/len(y) + (decay*w*w).sum()/2, c*grad
+def _gradient(z, y, w, x1, decay):
+    "Gradient (l, r+1) of the regularised logistic losses by their weights, bias last, at the logits `z` (n, l)."
+    return (z.sigmoid() - y).T @ x1/len(y) + decay*w
+
+# %% ../nbs/77_linear.ipynb #c0a10021
+def _direction(g, pairs):
+    "The direction −H·g of each label from its pairs (s, q, 1/(s·q)), oldest first; -g without any."
+    d, shares = -g, []
+    for s, q, r in reversed(pairs):
+        shares.append(r*(s*d).sum(1, keepdim=True))
+        d = d - shares[-1]*q
+    if pairs:
+        _, q, r = pairs[-1]
+        d = d/torch.where(r > 0, r*(q*q).sum(1, keepdim=True), 1.)
+    for s, q, r in pairs: d = d + (shares.pop() - r*(q*d).sum(1, keepdim=True))*s
+    return d
+
+# %% ../nbs/77_linear.ipynb #c0a10024
+def _length(z, dz, y, slope, first, second, tries=30):
+    "Length (l,) of a step along which logits change by `dz`; the penalty adds `first` + t·`second` to the slope."
+    low, high, t = torch.zeros_like(slope), torch.full_like(slope, math.inf), torch.ones_like(slope)
+    for _ in range(tries):
+        p = torch.addcmul(z, dz, t).sigmoid_()
+        at = (p - y).mul_(dz).mean(0) + first + t*second
+        bend = p.mul_(1 - p).mul_(dz).mul_(dz).mean(0) + second
+        low, high = torch.where(at < 0, t, low), torch.where(at > 0, t, high)
+        far, newton = at.abs() > slope.abs()/2, t - at/bend
+        if not far.any(): break
+        newton = newton.where((newton > low) & (newton < high), torch.where(high.isinf(), 2*t, (low + high)/2))
+        t = newton.where(far, t)
+    return t
 
 # %% ../nbs/77_linear.ipynb #c0a10006
-def _solve(w, var, e, x1, y, strength, tol, steps):
-    "L-BFGS from `w` (l, r+1) in the coordinates u = w/c, which have about equal curvature."
+def _solve(w, var, e, x1, y, strength, tol, steps, memory=10):
+    "L-BFGS from `w` (l, r+1), label by label, in the coordinates u = w/c, which have about equal curvature."
     decay = torch.cat([torch.full_like(e, strength), e.new_zeros(1)])
     c = torch.cat([var[:, None]*e + strength, var[:, None]], 1).rsqrt()
-    u = (w/c).requires_grad_()
-    opt = torch.optim.LBFGS([u], max_iter=steps, history_size=10, line_search_fn='strong_wolfe', tolerance_grad=tol,
-                            tolerance_change=0)
-    def closure():
-        with torch.no_grad(): loss, u.grad = _objective(u, c, x1, y, decay)
-        return loss
-    opt.step(closure)
-    return c*u.detach()
+    res, left, z, pairs = w.clone(), torch.arange(len(w), device=w.device), x1 @ w.T, []
+    g = c*_gradient(z, y, w, x1, decay)
+    for _ in range(steps):
+        if not (far := g.abs().amax(1) > tol).any(): break
+        if far.float().mean() < .75: # labels that are done leave
+            res[left] = w
+            left, w, c, g, z, y = left[far], w[far], c[far], g[far], z[:, far], y[:, far]
+            pairs = [(s[far], q[far], r[far]) for s, q, r in pairs]
+        d = _direction(g, pairs)
+        dw = c*d
+        dz = x1 @ dw.T
+        t = _length(z, dz, y, (g*d).sum(1), (decay*w*dw).sum(1), (decay*dw*dw).sum(1))[:, None]
+        z, w, before = torch.addcmul(z, dz, t[:, 0]), w + t*dw, g
+        g = c*_gradient(z, y, w, x1, decay)
+        s, q = t*d, g - before
+        sq = (s*q).sum(1, keepdim=True)
+        pairs = [*pairs[1 - memory:], (s, q, torch.where(sq > 0, 1/sq, 0.))] # 0: rounding; the pair is not used
+    res[left] = w
+    return res
 
 # %% ../nbs/77_linear.ipynb #c0a10008
 def _path(x1, y, e, strengths, tol, steps):
@@ -48,7 +84,9 @@ def _path(x1, y, e, strengths, tol, steps):
     some, w = (y != y[:1]).any(0), F.pad(pi.logit()[:, None], (len(e), 0))
     res = []
     for s in strengths:
-        if some.any(): w[some] = _solve(w[some], (pi*(1 - pi))[some], e, x1, y[:, some], s, tol, steps)
+        if some.any():
+            start = w[some] if len(res) < 2 else 2*w[some] - res[-2][some]
+            w[some] = _solve(start, (pi*(1 - pi))[some], e, x1, y[:, some], s, tol, steps)
         res.append(w.clone())
     return torch.stack(res)
 
@@ -121,8 +159,8 @@ def _blocks(y, known, block):
 def logistic(x, # (N, D) training features, array or tensor
              y, # (N, L) training labels, 0 or 1, or NaN where a label is unknown
              strengths=STRENGTHS, # each > 0; solved from the largest to the smallest
-             tol: float = 1e-4, # stop when no component of the gradient by `u` is larger
-             steps: int = 300, # largest number of L-BFGS steps for a block and a strength
+             tol: float = 3e-5, # stop when no component of the gradient by `u` is larger
+             steps: int = 300, # largest number of L-BFGS steps for a label and a strength
              block: int = 64 # number of labels solved together
     ) -> Linear: # the solutions
     "Solve the logistic regression of every label for every strength; `ValueError` for bad shapes, values or strengths."
