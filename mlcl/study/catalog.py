@@ -6,10 +6,10 @@
 __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'PERCEPTRON', 'EPOCHS', 'LARGE', 'LABELS',
            'CUT_SIZES', 'CUT', 'THREE', 'ABLATED', 'RATES', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER',
            'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'MINILM', 'LITE0', 'PRETRAINED', 'FIRST_SIX',
-           'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
+           'AXIS', 'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
            'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
            'images', 'transformer', 'at_share', 'scarce', 'long_training', 'finetuned', 'photographs', 'check',
-           'matched', 'prior', 'trained_whole', 'paper', 'parse_only', 'experiments', 'records_of']
+           'matched', 'prior', 'trained_whole', 'label_axis', 'paper', 'parse_only', 'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -294,6 +294,17 @@ PRETRAINED = dict( # training instances stand behind each
 
 # %% ../../nbs/63_catalog.ipynb #5e1f0a73
 FIRST_SIX = ('bce', 'reg', 'zlpr', 'proto', 'asl1', 'wreg')
+
+# %% ../../nbs/63_catalog.ipynb #5e1f0a75
+AXIS = dict(domains=21, thesauri=127, concepts=500) # kind of label → number
+
+@study('label_axis')
+def label_axis(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
+    "the same laws with 21, 127 and 500 labels: features of a frozen MiniLM, six losses"
+    common = dict(lr=1e-3, epochs=20, checkpoints=['last'], encoder=dict(widths=(256,), length=64),
+                  probe=dict(kind='linear'))
+    how = {k: common | dict(data=dict(labels=k, top=n, most=3000)) for k, n in AXIS.items()}
+    return [Experiment('eurlex57k', f'{MINILM}:frozen', l, how[k], seed=s) for s, k, l in product(seeds, AXIS, losses)]
 
 # %% ../../nbs/63_catalog.ipynb #4e592367
 ROBERTA = Setup('hf:roberta-base', dict(lr=5e-5, epochs=80, batch_size=64, encoder=dict(length=300)))
