@@ -149,7 +149,7 @@ def slope(x, y, groups: int = 1) -> dict: # mean, se, df
 #| code-fold: true
 def by_size(stores: dict, reading: str = 'first', checkpoint: str = 'last', strata: bool = True) -> dict:
     "C2b: change of REG − best loss on logits with each doubling of the number of labels, over data sets."
-    c = Claim('C2b', 'the difference grows with the number of labels (a doubling)', 'reg', LOGITS)
+    c = Claim('C2b', 'REG − the best of three grows with the number of labels (a doubling)', 'reg', LOGITS)
     t = evidence(as_published(c) if reading == 'as published' else c, stores, reading, checkpoint)
     if t.empty or t.n_labels.nunique() < 3: return entry(c, reading, pd.DataFrame())
     kind = t.encoder.map(stratum) if strata else pd.Series('all', t.index)

@@ -59,7 +59,7 @@ def _macro_f1(y, p, threshold):
 
 # %% ../nbs/78_thresholds.ipynb #c0a10014
 def by_threshold(name: str, # of the scores
-                 family: dict, # strength (None if there is only one) → split → (n, L) scores
+                 family: dict, # strength, strongest penalty first (None if there is only one) → split → (n, L) scores
                  y_val # (n, L) validation labels
     ) -> dict: # 'name|kind' → `Readout`
     "Readouts with each kind of threshold; of several strengths, the best on validation data."

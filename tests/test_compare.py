@@ -327,7 +327,7 @@ def test_a_baseline_that_wins_is_said_first():
     # the error of a lead is known where thresholds are chosen
     for readout, sure in (('x|label', True), ('x|global', True), ('own@.5', False)):
         said = recommend([row('tfidf_svm', [None]*3, True) | dict(readout=readout), ahead])
-        assert 'no other model leads it' in said and ('by more than a standard error' in said) is sure
+        assert 'no other model is' in said and ('by more than a standard error' in said) is sure
 
 
 def test_ties_go_to_the_baseline():

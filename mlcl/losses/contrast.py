@@ -48,7 +48,7 @@ def is_self(me: Tensor, # (b,) position of each anchor among the references, -1 
 def drop_self(mats: list, # one (b, M_k) matrix for each block
               me: Tensor, # (b,) position of each anchor among all references
               to: float = 0. # what is written there
-    ) -> list: # the same matrices, zero where an anchor meets itself
+    ) -> list: # the same matrices, with `to` where an anchor meets itself
     "Remove each anchor's own entry, in place."
     me = me[:, None]
     for m in mats:

@@ -20,7 +20,7 @@ def soft_rows(mats: list, # one (b, M_k) matrix g/(t ln 2) for each block, g in 
               t: float # temperature of the target
     ) -> list: # rows of W: a softmax over all references but the anchor itself; 0 for anchors without a label
     "The softmax of similarities over all blocks of references, computed in place."
-    if t < .02: # e^(1/t) would leave float32: subtract the largest first
+    if t < .02: # long before e^(1/t) leaves float32 (t < .0113): subtract the largest first
         mats = drop_self(mats, me, -torch.inf)
         top = reduce(torch.maximum, [m.amax(1, keepdim=True) for m in mats]).clamp_(min=0)
         mats = [m.sub_(top) for m in mats]

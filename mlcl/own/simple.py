@@ -34,7 +34,10 @@ class LinearModels:
     def __init__(self, make, strengths: tuple, weights: dict = None):
         self.make, self.strengths, self.weights = make, strengths, weights or {}
 
-    def fit(self, x, y, seed=0):
+    def fit(self, x, # (N, d) rows of numbers, dense or sparse
+            y, # (N, L) of 0 and 1, NaN where unknown
+            seed=0):
+        "Fit every label at every strength, without the instances where it is unknown; gives the models."
         self.weights = {c: self._one(c, x, y) for c in self.strengths}
         return self
 
@@ -49,9 +52,12 @@ class LinearModels:
     def __call__(self, x): # strength → (n, L) scores
         return {c: np.asarray(x @ w.T + b) for c, (w, b) in self.weights.items()}
 
-    def arrays(self, strength): return dict(zip(('weight', 'bias'), self.weights[strength]))
+    def arrays(self, strength):
+        "Weights (L, d) and biases (L,) of one strength, to be kept."
+        return dict(zip(('weight', 'bias'), self.weights[strength]))
 
     def restore(self, arrays, n_labels, width):
+        "Take kept arrays; `ValueError` where one is missing, has another shape or is not finite."
         w, b = expected(arrays, weight=(n_labels, width), bias=(n_labels,))
         self.weights = {None: (w, b)}
         return self
@@ -85,7 +91,10 @@ class Ridges(LinearModels):
 class Forest:
     "Two hundred trees for all labels together."
     strengths = (None,)
-    def fit(self, x, y, seed=0):
+    def fit(self, x, # (N, d) rows of numbers
+            y, # (N, L) of 0 and 1; NaN counts as 0
+            seed=0):
+        "Grow the trees; gives the forest."
         made = RandomForestClassifier(200, random_state=seed, max_features='sqrt').fit(x, y := (y == 1).astype(int))
         self.nodes, self.share, self.root = [], [], []
         for t in [m.tree_ for m in made.estimators_]: self._add(t, y.all(0), ~y.any(0))
@@ -125,6 +134,7 @@ def arrays(self: Forest, strength=None): return dict(nodes=self.nodes, share=sel
 # %% ../../nbs/05_simple.ipynb #05a00010
 @patch
 def restore(self: Forest, arrays: dict, n_labels: int, width: int): # of the rows of numbers
+    "Take kept trees; `ValueError` where an array is missing, has another shape, or is no sound tree."
     n, leaves, trees = (len(np.atleast_1d(arrays.get(k, ()))) for k in ('nodes', 'share', 'root'))
     self.nodes, self.share = expected(arrays, nodes=(n, 4), share=(leaves, n_labels))
     self.root, = expected(arrays, 'i', root=(trees,))
