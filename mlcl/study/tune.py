@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'SHARES_WHOLE', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'AGAIN', 'TWICE',
            'search', 'on_logits', 'search_whole', 'over_readouts', 'whole_tries', 'best_rates', 'pretrained_sets',
-           'scarce_whole', 'every_try', 'tries', 'ask', 'tune', 'tuned', 'design', 'repeated', 'search_again',
-           'values_again', 'tuned_again']
+           'scarce_whole', 'first_token', 'every_try', 'tries', 'ask', 'tune', 'tuned', 'design', 'repeated',
+           'search_again', 'values_again', 'tuned_again']
 
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
@@ -96,6 +96,13 @@ SHARES_WHOLE = (.01, .05, .2) # shares of the training split, beside the one of 
 def scarce_whole(losses=('bce', 'reg'), seeds=SEEDS) -> list[Experiment]:
     "1, 5 and 20 % of the news, with all of MiniLM trained"
     return [at_share(e, f) for e in pretrained_sets(losses, seeds) if e.dataset == 'reuters90' for f in SHARES_WHOLE]
+
+# %% ../../nbs/65_tune.ipynb #7a15c00e
+@study('first_token')
+def first_token(losses=('bce', 'reg'), seeds=SEEDS) -> list[Experiment]:
+    "the tweets with all of MiniLM trained, read at the first token in place of the mean over tokens"
+    def at_first(e): return replace(e, settings=e.settings | dict(encoder=e.settings['encoder'] | dict(pooling='cls')))
+    return [at_first(e) for e in pretrained_sets(losses, seeds) if e.dataset == 'semeval2018_ec']
 
 # %% ../../nbs/65_tune.ipynb #bd582c39
 TUNED = EPOCHS # data set → epochs to choose from
