@@ -28,15 +28,11 @@ def expected(arrays: dict,
 
 # %% ../../nbs/05_simple.ipynb #a1da14c1
 class LinearModels:
-    """One linear model for each label and strength.
-
-    `make` turns a strength into a classifier of scikit-learn, `weights` a strength into weights (L, d), biases (L,)."""
+    "One linear model a label and strength: `make` gives its classifier, `weights` weights (L, d) and biases (L,)."
     def __init__(self, make, strengths: tuple, weights: dict = None):
         self.make, self.strengths, self.weights = make, strengths, weights or {}
 
-    def fit(self, x, # (N, d) rows of numbers, dense or sparse
-            y, # (N, L) of 0 and 1, NaN where unknown
-            seed=0):
+    def fit(self, x, y, seed=0): # (N, d) rows of numbers; (N, L) of 0 and 1, NaN where unknown
         "Fit every label at every strength, without the instances where it is unknown; gives the models."
         self.weights = {c: self._one(c, x, y) for c in self.strengths}
         return self
@@ -52,8 +48,7 @@ class LinearModels:
     def __call__(self, x): # strength → (n, L) scores
         return {c: np.asarray(x @ w.T + b) for c, (w, b) in self.weights.items()}
 
-    def arrays(self, strength):
-        "Weights (L, d) and biases (L,) of one strength, to be kept."
+    def arrays(self, strength): # weights (L, d) and biases (L,), to be kept
         return dict(zip(('weight', 'bias'), self.weights[strength]))
 
     def restore(self, arrays, n_labels, width):

@@ -97,7 +97,7 @@ def scarce_whole(losses=('bce', 'reg'), seeds=SEEDS) -> list[Experiment]:
     "1, 5 and 20 % of the news, with all of MiniLM trained"
     return [at_share(e, f) for e in pretrained_sets(losses, seeds) if e.dataset == 'reuters90' for f in SHARES_WHOLE]
 
-# %% ../../nbs/65_tune.ipynb #7a15c00e
+# %% ../../nbs/65_tune.ipynb #7a15c01e
 @study('first_token')
 def first_token(losses=('bce', 'reg'), seeds=SEEDS) -> list[Experiment]:
     "the tweets with all of MiniLM trained, read at the first token in place of the mean over tokens"
