@@ -151,7 +151,8 @@ def encode(model: nn.Module, # a `Model`
            bs: int = 512, # instances at a time
            part: str = 'encoder' # 'encoder': features below the head; 'model': the head's outputs
     ) -> np.ndarray: # (n, d) float32
-    "Features of many instances, computed in evaluation mode without gradients."
+    "Features of many instances, in evaluation mode without gradients; `ValueError` for another part."
+    if part not in ('encoder', 'model'): raise ValueError(f"part: expected 'encoder' or 'model', got {part!r}")
     device, was = next(model.parameters()).device, model.training
     f = model.eval().encoder if part == 'encoder' else model.eval()
     idx = torch.arange(len(tensors[0])).split(bs)

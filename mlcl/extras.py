@@ -38,6 +38,7 @@ def need(extra: str, # a name from the table above
     "Raise an `ImportError` that names the extra unless all its packages are installed."
     try: missing = [p for p in packages(extra) if not _installed(p)]
     except PackageNotFoundError: return # a checkout that was never installed: Python names what is missing
+    if not packages(extra): raise ValueError(f'extra: expected a name that settings.ini lists, got {extra!r}')
     if missing: raise ImportError(f"{module} needs {', '.join(missing)}: {install(extra)}")
 
 

@@ -523,3 +523,13 @@ def test_runs_that_began_with_other_weights_are_not_mixed(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match='encoder: expected the weights of hf:.*, got others, .*choose another '
                                          'folder with `out`'):
         again()
+
+
+def test_a_head_at_one_half_is_judged_at_logit_zero():
+    "Logits near zero that separate all labels beat a probe on noise."
+    draw = np.random.default_rng(0)
+    ys = {k: (draw.random((120, 4)) < .4).astype(np.uint8) for k in ('train', 'val', 'test')}
+    outputs = {k: dict(features=draw.normal(size=(120, 5)).astype(np.float32), own=.6*y - np.float32(.3), proto=None,
+                       projection=None) for k, y in ys.items()}
+    name, _, cut = choices.choose_readout(outputs, ys, 'bce', .5)
+    assert name == 'own@.5' and (cut == .5).all()

@@ -281,3 +281,48 @@ def test_complex_labels_are_refused(name):
     for bad in (torch.complex64, torch.complex128):
         with pytest.raises(ValueError, match=f"^labels: expected real numbers, got {bad}"):
             loss(x, y.to(bad))
+
+
+def test_misspelt_words_and_impossible_numbers_are_named():
+    from mlcl.callbacks import encode
+    from mlcl.data import Dataset, load
+    from mlcl.data.registry import SETS, multi_hot, own, split_indices
+    from mlcl.encoders import make_encoder
+    from mlcl.encoders.images import Squares
+    from mlcl.encoders.pretrained import pool_tokens
+    from mlcl.encoders.texts import build_vocabulary, token_bags, token_ids
+    from mlcl.extras import need
+    from mlcl.own.choices import crossfitted
+    from mlcl.own.quality import brier, reliability
+    x, y = np.zeros((6, 2), np.float32), np.eye(6, 3, dtype=np.uint8)
+    words = build_vocabulary(['wheat prices', 'wheat prices rise'])
+    for says, call in [
+            ('pooling: expected one of', lambda: pool_tokens(torch.zeros(1, 2, 3), torch.ones(1, 2), 'max')),
+            ("part: expected 'encoder' or 'model'", lambda: encode(None, (x,), part='encodr')),
+            ('channels: expected 1 or 3', lambda: Squares([np.zeros((4, 4), np.uint8)], 4, channels=2)),
+            ("parts: expected .*, got 'tset'", lambda: split_indices(['train', 'tset', 'test', 'val'], y)),
+            ('labels: expected different names', lambda: multi_hot([['a']], ['a', 'a'])),
+            ("labels: expected 'b' among them", lambda: multi_hot([['b']], ['a'])),
+            ('name: expected a new one', lambda: own(Dataset('yeast', 'features', x, y, list('abc'), {}, ''))),
+            ('length: expected an integer >= 1', lambda: token_ids(words, ['wheat'], 0)),
+            ('length: expected an integer >= 1', lambda: token_bags(words, ['wheat'], -1)),
+            ('length: expected an integer >= 1', lambda: make_encoder('transformer', load('docstrings'), length=0)),
+            ('size: expected an integer >= 1', lambda: build_vocabulary(['a b', 'a b'], size=0)),
+            ('min_count: expected an integer >= 1', lambda: build_vocabulary(['a b', 'a b'], min_count=.5)),
+            ('parts: expected a whole number of at least 2', lambda: crossfitted(y, x, None, parts=1)),
+            ('bins: expected at least 1', lambda: reliability(y, y*.5, bins=0)),
+            ('p: expected probabilities', lambda: reliability(y, y*7.)),
+            ('p: expected the shape of y', lambda: brier(y, y[0]*.5)),
+            ('extra: expected a name', lambda: need('stduy', 'x'))]:
+        with pytest.raises(ValueError, match=says): call()
+    assert 'own' not in SETS['yeast']
+
+
+def test_colour_is_kept_whatever_comes_first():
+    from mlcl.data import Dataset
+    from mlcl.encoders import make_encoder
+    grey, colour = np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    for pictures in ([grey, colour, grey], [np.zeros((8, 8, 4), np.uint8)]*3):
+        ds = Dataset('pictures', 'image', pictures, np.eye(3, dtype=np.uint8), list('abc'),
+                     {k: np.arange(3) for k in ('train', 'val', 'test')}, '')
+        assert make_encoder('resnet', ds).inputs(ds, np.arange(3))[0].shape[1] == 3

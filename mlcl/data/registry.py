@@ -113,8 +113,10 @@ def digest(*parts):
 def multi_hot(sets: list, # one list of label names for each instance
               labels: list # L label names
     ) -> np.ndarray: # (N, L) uint8
-    "Label matrix of lists of label names."
+    "Label matrix of lists of label names; `ValueError` where names repeat or one is not among them."
     at = {l: i for i, l in enumerate(labels)}
+    if len(at) < len(labels): raise ValueError('labels: expected different names')
+    if bad := {l for s in sets for l in s} - at.keys(): raise ValueError(f'labels: expected {min(bad)!r} among them')
     y = np.zeros((len(sets), len(labels)), np.uint8)
     for i, s in enumerate(sets): y[i, [at[l] for l in s]] = 1
     return y
@@ -122,8 +124,12 @@ def multi_hot(sets: list, # one list of label names for each instance
 def split_indices(parts, # name of the split of each instance; 'dev' means 'val'
                   y: np.ndarray # label matrix (N, L)
     ) -> dict: # train, val and test → index arrays
-    "Indices by split name; a missing validation split is cut from the training split, always the same 15 %."
+    """Indices by split name; a missing validation split is cut from the training split, always the same 15 %.
+
+    `ValueError` for another name."""
     parts = np.asarray(['val' if p == 'dev' else p for p in parts])
+    if bad := sorted({*parts.tolist()} - {'train', 'val', 'test'}):
+        raise ValueError(f"parts: expected 'train', 'val', 'dev' or 'test', got {bad[0]!r}")
     out = {k: np.flatnonzero(parts == k) for k in ('train', 'val', 'test')}
     if len(out['val']): return out
     train = out['train']
@@ -249,7 +255,7 @@ def load(name: str, # one of `names()`
     if bad := sorted(set(options) - set(known)):
         raise ValueError(f"options: {name} has {', '.join(known) or 'none'}; got {', '.join(bad)}")
     if 'seed' in known: options['seed'] = seed
-    if (ds := s.get('own')) and most is resplit is None: return ds
+    if (ds := s.get('own')) and most is None and resplit is None: return ds
     if ds: return replace(ds, splits=_asked(ds.splits, ds.y, most, resplit))
     x, y, labels, splits, *extra = s['read'](*[data_file(f) for f in files], **options)
     info = s['info'] | (extra[0] if extra else {})
@@ -284,7 +290,9 @@ def _cut(splits, most):
 
 # %% ../../nbs/70_registry.ipynb #69bae2d9
 def own(ds: Dataset) -> str: # its name
-    "Make a data set of your own known to `load`, in this process."
+    "Make a data set of your own known to `load`, in this process; `ValueError` for the name of a set of the study."
+    if 'own' not in SETS.get(ds.name, dict(own=ds)):
+        raise ValueError(f'name: expected a new one, got {ds.name!r}, a set of the study')
     SETS[ds.name] = dict(read=lambda: ds, own=ds, kind=ds.kind, files=(), info=ds.info)
     return ds.name
 
@@ -323,5 +331,7 @@ def main_info(name):
 
 def main_get(name):
     "Fetch and check one data set: `mlcl data get NAME`."
-    print(f"{name}: {len(get(name)) or 'needs no'} files{', checked' if SETS[name]['files'] else ''}")
+    files = get(name)
+    checked = files and all(f in FILES for f in SETS[name]['files'])
+    print(f"{name}: {len(files) or 'needs no'} files{', checked'*bool(checked)}")
     print(load(name))

@@ -22,6 +22,7 @@ class Squares:
                  size: int, # side of the square in pixels
                  channels: int = 3 # 3 for colour, 1 for grey
         ):
+        if channels not in (1, 3): raise ValueError(f'channels: expected 1 or 3, got {channels!r}')
         self.x, self.size, self.channels = x, size, channels
 
     def __len__(self): return len(self.x)
@@ -116,7 +117,7 @@ class SmallResNet(Encoder):
 def _build(cls, ds, size=None, **options):
     idx = ds.splits['train'][:500]
     first = np.asarray(ds.x[int(idx[0])])
-    channels = 3 if first.ndim == 3 and first.shape[2] == 3 else 1
+    channels = 3 if any(np.ndim(a) == 3 and np.shape(a)[2] > 2 for a in (ds.x[int(i)] for i in idx)) else 1
     enc = cls(min(96, max(first.shape[:2])) if size is None else size, channels=channels, **options)
     x = enc.inputs(ds, idx)[0].float()
     enc.mean.copy_(x.mean((0, 2, 3)).view(-1, 1, 1))

@@ -16,6 +16,7 @@ from pooch import os_cache
 from safetensors.torch import load_file
 from torch import nn
 from ..data import data_file
+from ..extras import install
 from ..losses.checks import check_count, check_flag
 from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
                                     register_encoder, same_weights, weights_sha256, without_downloads)
@@ -24,7 +25,7 @@ from .images import Squares, augmenter, image_tensors
 # %% ../../nbs/74_networks.ipynb #24a25b0f
 def _models():
     try: import torchvision
-    except ImportError as e: raise ImportError("pictures need torchvision; install mlcl[vision]") from e
+    except ImportError as e: raise ImportError(f"pictures need torchvision: {install('vision')}") from e
     return torchvision.models
 
 # %% ../../nbs/74_networks.ipynb #6280f8da
@@ -107,7 +108,7 @@ def _in_hub(config):
 
 def _timm(name, pretrained):
     try: import timm
-    except ImportError as e: raise ImportError("timm: needs timm; install mlcl[vision]") from e
+    except ImportError as e: raise ImportError(f"timm: needs timm: {install('vision')}") from e
     if not timm.is_model(name): raise ValueError(f"timm: expected a name of timm.list_models(), got {name!r}")
     file = local_weights(name) if pretrained else None
     fetch = pretrained and file is None

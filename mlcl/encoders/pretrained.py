@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np, torch
 from pathlib import Path
 from ..data import take
+from ..extras import install
 from ..losses.checks import check_count, check_flag
 from .networks import same_rows, stored
 from .features import MLP, Encoder, bfloat16, gains_from_bfloat16, input_scaling, local_weights
@@ -50,7 +51,8 @@ def pool_tokens(h: torch.Tensor, # (b, t, d) hidden states
            mask: torch.Tensor, # (b, t), 0 for padding
            pooling: str # one of POOLINGS
     ) -> torch.Tensor: # (b, d) in float32
-    "The first token's vector, or the mean over a text's tokens."
+    "The first token's vector, or the mean over a text's tokens; `ValueError` for another pooling."
+    if pooling not in POOLINGS: raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
     if pooling == 'cls': return h[:, 0].float()
     m = mask[..., None].float()
     return (h.float()*m).sum(1)/m.sum(1).clamp(min=1) # a text without a token has zeros
@@ -161,7 +163,7 @@ def _attention():
 def _load(arg):
     "Network in float32 and tokenizer, from the data folder, a folder or the hub."
     try: from transformers import AutoModel, AutoTokenizer
-    except ImportError as e: raise ImportError("hf: needs transformers; install mlcl[text]") from e
+    except ImportError as e: raise ImportError(f"hf: needs transformers: {install('text')}") from e
     where, how = str(local_weights(arg) or arg), dict(attn_implementation=_attention())
     how |= dict(local_files_only=not may_download())
     how |= dict(trust_remote_code=False) # a network is weights and sizes; its code is that of transformers

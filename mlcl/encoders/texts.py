@@ -10,6 +10,7 @@ import numpy as np, torch, torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
 from .features import Encoder, hidden_layers, register_encoder
+from ..losses.checks import check_count
 
 # %% ../../nbs/44_text.ipynb #54ffc55a
 class Vocabulary:
@@ -42,7 +43,8 @@ def build_vocabulary(texts: list, # training texts
                      min_count: int = 2, # keep a token that occurs in at least this many texts
                      bigrams: bool = False # also keep pairs of neighbouring tokens
     ) -> Vocabulary: # at most `size` tokens, in alphabetical order
-    "The vocabulary of the training texts; `ValueError` where no token is left."
+    "The vocabulary of the training texts; `ValueError` where no token is left, or for a bad number."
+    check_count(size, 'size'), check_count(min_count, 'min_count')
     if not len(texts): raise ValueError("texts: expected at least one training text, got none")
     fitted = _vectorizer(bigrams, max_features=size, min_df=min(min_count, len(texts)))
     try: fitted.fit(texts)
@@ -54,7 +56,8 @@ def token_ids(vocab: Vocabulary, # from training texts
               texts: list, # n texts
               length: int = 256 # tokens to keep from the beginning of each text
     ) -> torch.Tensor: # (n, m) int32 positions, m the longest text's length and at most `length`
-    "Positions of each text's tokens in order; an empty text becomes one unknown token."
+    "Positions of each text's tokens in order; an empty text becomes one unknown token. `ValueError` for a bad length."
+    check_count(length, 'length')
     rows = [[vocab.position.get(t, 1) for t in vocab.analyze(s)[:length]] or [1] for s in texts]
     out = np.zeros((len(rows), max(map(len, rows), default=1)), np.int32)
     for o, r in zip(out, rows): o[:len(r)] = r
@@ -65,7 +68,8 @@ def token_bags(vocab: Vocabulary, # from training texts
                texts: list, # n texts
                length: int = 256 # distinct tokens to keep per text, heaviest first
     ) -> tuple: # (n, m) int32 positions and (n, m) float32 weights, padded with position 0 and weight 0
-    "Each text's distinct tokens with their TF-IDF weights; an empty text has only padding."
+    "Each text's distinct tokens with TF-IDF weights; an empty text has only padding. `ValueError` for a bad length."
+    check_count(length, 'length')
     rows = vocab.tfidf.transform(texts)
     m = max(1, min(length, int(np.diff(rows.indptr).max(initial=1))))
     ids, weights = np.zeros((len(texts), m), np.int32), np.zeros((len(texts), m), np.float32)
@@ -98,7 +102,8 @@ class Bag(Encoder):
                  dropout_in: float = .5 # on the sum of the token vectors
         ):
         super().__init__()
-        self.vocab, self.length, self.gain, self.dim = Vocabulary(**vocab), length, gain, widths[-1]
+        self.vocab, self.length = Vocabulary(**vocab), check_count(length, 'length')
+        self.gain, self.dim = gain, widths[-1]
         self.emb = nn.Embedding(len(self.vocab), emb, padding_idx=0)
         nn.init.normal_(self.emb.weight, std=1/gain)
         self.layers = nn.Sequential(nn.Dropout(dropout_in), hidden_layers([emb, *widths], dropout))
@@ -125,7 +130,8 @@ class Conv(Encoder):
                  length: int = 256 # tokens to keep from the beginning of a text
         ):
         super().__init__()
-        self.vocab, self.length, self.dim = Vocabulary(**vocab), length, filters*len(spans)
+        self.vocab, self.length = Vocabulary(**vocab), check_count(length, 'length')
+        self.dim = filters*len(spans)
         self.emb, self.dropout = nn.Embedding(len(self.vocab), emb, padding_idx=0), nn.Dropout(dropout)
         self.convs = nn.ModuleList([nn.Conv1d(emb, filters, k, padding=k) for k in spans])
 
@@ -159,7 +165,7 @@ class Transformer(Encoder):
                  length: int = 128 # tokens to keep from the beginning of a text
         ):
         super().__init__()
-        self.vocab, self.length, self.dim = Vocabulary(**vocab), length, dim
+        self.vocab, self.length, self.dim = Vocabulary(**vocab), check_count(length, 'length'), dim
         self.emb = nn.Embedding(len(self.vocab), dim, padding_idx=0)
         self.place = nn.Parameter(.02*torch.randn(length, dim))
         layer = nn.TransformerEncoderLayer(dim, heads, 4*dim, dropout, 'gelu', batch_first=True, norm_first=True)

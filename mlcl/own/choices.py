@@ -108,7 +108,8 @@ def crossfitted(y, # (n, L) labels of the validation split
                 tune, # (labels, scores) → threshold, or one for each label
                 parts: int = 5
     ) -> np.ndarray: # (n, L) of 0 and 1
-    "Predictions of each part of the split with thresholds that the other parts chose."
+    "Predictions of each part of the split with thresholds that the other parts chose; `ValueError` below two parts."
+    whole('parts', parts, 2)
     y, p = np.asarray(y), np.asarray(p)
     part, res = np.random.default_rng(0).permutation(len(y)) % parts, np.empty(p.shape, np.uint8)
     for k in range(parts):
@@ -157,7 +158,7 @@ def solved(outputs, ys, strength: float # as chosen on validation data
 def _validated(found, y_val, thresholds, name):
     "Macro plus Micro-F1 of a readout on validation data."
     r, tune = found[name], dict(label=label_thresholds).get(thresholds, tune_threshold)
-    pred = predict(r.p['val'], .5) if thresholds == .5 else crossfitted(y_val, r.p['val'], tune)
+    pred = predict(r.p['val'], r.threshold) if thresholds == .5 else crossfitted(y_val, r.p['val'], tune)
     s = scores(y_val, pred - .5, 0.)
     return s['macro_f1'] + s['micro_f1']
 

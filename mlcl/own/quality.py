@@ -44,16 +44,23 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1, NaN where unkn
     return lambda t: np.stack([f(c) for f, c in zip(own, np.asarray(t, float).T)], 1)
 
 # %% ../../nbs/69_quality.ipynb #e2744369
+def _alike(y, p):
+    if np.shape(y) != np.shape(p): raise ValueError(f'p: expected the shape of y, {np.shape(y)}, got {np.shape(p)}')
+    if ((np.asarray(p) < 0) | (np.asarray(p) > 1)).any(): raise ValueError('p: expected probabilities in [0, 1]')
+
 def brier(y, # (n, L) labels, 0 or 1, NaN where unknown
           p # (n, L) probabilities
     ) -> float: # 0 is perfect
-    "Mean squared distance of probability and label (Brier 1950)."
+    "Mean squared distance of probability and label (Brier 1950); `ValueError` for different shapes."
+    _alike(y, p)
     return float(np.nanmean((np.asarray(p) - np.asarray(y))**2))
 
 def reliability(y, p, # (n, L) labels and probabilities
                 bins: int = 10 # of equal width
     ) -> list: # rows with the mean probability, the share of positives and the number of entries of a bin that has any
-    "How often a label is present, by predicted probability."
+    "How often a label is present, by predicted probability; `ValueError` for different shapes or no bin."
+    _alike(y, p)
+    if bins < 1: raise ValueError(f'bins: expected at least 1, got {bins!r}')
     known = np.ravel(y) == np.ravel(y)
     y, p = np.ravel(y)[known], np.ravel(p)[known]
     at = np.minimum((p*bins).astype(int), bins - 1)

@@ -221,9 +221,11 @@ def notes(x, y, labels, same, splits, seen) -> list: # lines
     "What a newcomer to the data should be told."
     held, y = np.r_[splits['val'], splits['test']], y == 1
     leaks = int(np.isin(same[held], same[splits['train']]).sum())
+    parts = [same[i] for i in splits.values()]
+    apart = sum(len(np.unique(p)) for p in parts) == len(np.unique(np.concatenate(parts))) # none is in two splits
     empty = sum(not s.strip() for s in x) if isinstance(x, list) and isinstance(x[0], str) else 0
     res = [('instances without a label', (~y.any(1)).sum(), 'they count as having none'),
-           ('repeated instances', len(same) - same.max() - 1, 'repetitions are kept in one split'*(not leaks)),
+           ('repeated instances', len(same) - same.max() - 1, 'repetitions are kept in one split'*apart),
            ('validation and test instances that are also in the training split', leaks, 'scores will be too high'),
            ('empty texts', empty, ''),
            ('labels without a training instance', (~seen).sum(), f'left out: {_some(labels[~seen])}'),

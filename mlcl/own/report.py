@@ -197,8 +197,9 @@ def recommend(rows: list) -> str: # some sentences
     macro, micro = (top[f'val_{m}_f1'] for m in ('macro', 'micro'))
     ahead = max(r['val_macro_f1'] + r['val_micro_f1'] for r in rows) > macro + micro
     known = top['readout'].endswith(('|label', '|global'))
-    clear = 'clearly better: by more than a standard error' if known else 'better'
-    best = f'and no other model is {clear} in the mean of the two scores, and worse in neither'
+    clear = 'better by more than a standard error' if known else 'better'
+    best = (f'and no other model is {clear} in the mean of the two scores without being behind by more than '
+            f'{ALLOWED_DROP:g} in one of them')
     if not ahead: best = 'the best mean of all models'
     elif not simple: best = 'and it leads the best baseline in the mean of the two'
     res = (f'Take {name}. On validation data it has Macro-F1 {macro:.3f} and Micro-F1 {micro:.3f}, {best}.'

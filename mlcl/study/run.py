@@ -233,8 +233,9 @@ def reread(run: str, # `Experiment.id`
     held = stored_scores(run)
     one_of('name', name, sorted({k[0] for k in held} - {'labels'}))
     one_of('checkpoint', checkpoint, ['last', 'best'])
-    there = [c for c in (checkpoint, 'last', 'best') if (name, c, 'test') in held] # where the best epoch is the last,
-    if not there: raise ValueError(f'run: expected scores of test data, got none from {run}, a search') # one is kept
+    # where the best epoch is the last, only one of the two is kept
+    there = [c for c in (checkpoint, 'last', 'best') if (name, c, 'test') in held]
+    if not there: raise ValueError(f'run: expected scores of test data, got none from {run}, a search')
     checkpoint = there[0]
     y, p = ({s: held[n, c, s] for s in ('val', 'test')} for n, c in (('labels', ''), (name, checkpoint)))
     return scores(y['test'], p['test'], tune(y['val'], p['val']))
