@@ -38,8 +38,6 @@ def _direction(g, pairs):
     return d
 
 # %% ../nbs/77_linear.ipynb #c0a10024
-#| code-fold: true
-#| code-summary: "The length of a step"
 def _length(z, dz, y, slope, first, second, tries=30):
     "Length (l,) of a step along which logits change by `dz`; the penalty adds `first` + t·`second` to the slope."
     low, high, t = torch.zeros_like(slope), torch.full_like(slope, math.inf), torch.ones_like(slope)
@@ -55,8 +53,6 @@ def _length(z, dz, y, slope, first, second, tries=30):
     return t
 
 # %% ../nbs/77_linear.ipynb #c0a10006
-#| code-fold: true
-#| code-summary: "All steps of a block of labels"
 def _solve(w, var, e, x1, y, strength, tol, steps, memory=10):
     "L-BFGS from `w` (l, r+1), label by label, in the coordinates u = w/c, which have about equal curvature."
     decay = torch.cat([torch.full_like(e, strength), e.new_zeros(1)])
@@ -82,8 +78,6 @@ def _solve(w, var, e, x1, y, strength, tol, steps, memory=10):
     return res
 
 # %% ../nbs/77_linear.ipynb #c0a10008
-#| code-fold: true
-#| code-summary: "All strengths"
 def _path(x1, y, e, strengths, tol, steps):
     "Solutions (K, l, r+1) of one block of labels for falling strengths."
     pi = (y.sum(0) + .5)/(len(y) + 1)
