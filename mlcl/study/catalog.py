@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'PERCEPTRON', 'EPOCHS', 'LARGE', 'LABELS',
            'CUT_SIZES', 'CUT', 'THREE', 'ABLATED', 'RATES', 'PHOTO', 'BROAD', 'TEXTS', 'IMAGES', 'SHARES', 'SMALLER',
-           'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'MINILM', 'LITE0', 'PRETRAINED', 'FIRST_SIX',
-           'AXIS', 'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid', 'smoke', 'quick', 'first',
-           'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations', 'optimisation', 'broad', 'text',
-           'images', 'transformer', 'at_share', 'scarce', 'long_training', 'finetuned', 'photographs', 'check',
-           'matched', 'prior', 'trained_whole', 'label_axis', 'paper', 'parse_only', 'experiments', 'records_of']
+           'SCRATCH', 'SMALL', 'WHOLE_NETWORKS', 'MANY', 'TEN', 'TWELVE', 'LINEAR', 'COMMON', 'MINILM', 'LITE0',
+           'PRETRAINED', 'FIRST_SIX', 'AXIS', 'ROBERTA', 'RESNET50', 'PAPER', 'KEYS', 'Study', 'study', 'Setup', 'grid',
+           'smoke', 'quick', 'first', 'attempt_at', 'labels', 'cut', 'one_by_one', 'Change', 'ablations',
+           'optimisation', 'broad', 'text', 'images', 'transformer', 'at_share', 'scarce', 'long_training', 'finetuned',
+           'photographs', 'check', 'matched', 'prior', 'trained_whole', 'label_axis', 'paper', 'parse_only',
+           'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
 from collections.abc import Callable
@@ -259,13 +260,14 @@ def check(datasets=MANY, seeds=(0, 1)) -> list[Experiment]:
 TEN = ('bce', 'zlpr', 'asl1', 'reg', 'wreg', 'proto', 'asl', 'abalone', 'base', 'mulsupcon')
 TWELVE = ('emotions', 'birds', 'cal500', 'scene', 'genbase', 'medical', 'enron', 'yeast', 'corel5k', 'bibtex',
           'tmc2007', 'delicious')
+LINEAR = PERCEPTRON | dict(probe=dict(kind='linear'))
+COMMON = {d: replace(s, settings=LINEAR | s.settings)
+          for d, s in ({d: Setup('mlp', LABELS[d]) for d in TWELVE} | BROAD).items()}
 
 @study('matched')
 def matched(losses=TEN, seeds=range(5)) -> list[Experiment]:
     "ten losses at equal settings on all sets of `labels`, `text` and `images`, the readouts of the second edition"
-    sets = {d: Setup('mlp', LABELS[d]) for d in TWELVE} | BROAD
-    how = {d: replace(s, settings=PERCEPTRON | s.settings | dict(probe=dict(kind='linear'))) for d, s in sets.items()}
-    return [e for s in seeds for e in grid(how, losses, [s])]
+    return [e for s in seeds for e in grid(COMMON, losses, [s])]
 
 # %% ../../nbs/63_catalog.ipynb #3878cfd3
 @study('prior')

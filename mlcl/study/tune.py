@@ -11,7 +11,7 @@ __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'SHARES_WHOLE', '
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
 from itertools import product
-from .catalog import BROAD, EPOCHS, FIRST_SIX, LABELS, PERCEPTRON, PRETRAINED, SEEDS
+from .catalog import BROAD, COMMON, EPOCHS, FIRST_SIX, LABELS, PERCEPTRON, PRETRAINED, SEEDS
 from .catalog import at_share, attempt_at, grid, parse_only, study
 from .experiment import Experiment, one_of
 from .run import run
@@ -195,21 +195,26 @@ def tuned(seeds=range(5)) -> list[Experiment]:
     return res
 
 # %% ../../nbs/65_tune.ipynb #65a90002
-AGAIN = ('emotions', 'scene', 'cal500', 'birds', 'genbase', 'medical', 'yeast', 'enron')
+AGAIN = ('emotions', 'scene', 'cal500', 'birds', 'genbase', 'medical', 'yeast', 'enron', 'semeval2018_ec',
+         'ucmerced_ml', 'reuters90')
 TWICE = ((100, 1), (101, 2)) # seed and cut of the two runs of a try
 
 def design(dataset: str, loss: str) -> list: # settings that differ from the defaults, the common ones first
     "The tries of the second search."
-    logits = on_logits(loss)
+    logits, common = on_logits(loss), COMMON[dataset].settings
+    two = TUNED.get(dataset, (common['epochs'], 3*common['epochs']))
     def third(v): return dict(weight_decay=v) if logits else dict(loss=dict(temperature=v))
     table = product(enumerate((3e-4, 1e-3, 3e-3, 1e-2)), enumerate((.01, .1, .3) if logits else (.05, .1, .2)))
-    return [LABELS[dataset]] + [
-        dict(third(v), lr=lr, epochs=TUNED[dataset][(i + j) % 2]) for (i, lr), (j, v) in table]
+    return [{k: common[k] for k in ('lr', 'epochs')}] + [
+        dict(third(v), lr=lr, epochs=two[(i + j) % 2]) for (i, lr), (j, v) in table]
 
 def repeated(dataset: str, loss: str, settings: dict) -> list:
     "The two runs of a try."
-    def one(seed, cut): return settings | dict(probe=dict(kind='linear'), data=dict(resplit=cut)), seed
-    return [attempt_at(dataset, loss, *one(*which)) for which in TWICE]
+    s = COMMON[dataset]
+    def one(seed, cut):
+        how = s.settings | settings | dict(data=dict(resplit=cut))
+        return attempt_at(dataset, loss, how, seed, s.encoder, s.share)
+    return [one(*which) for which in TWICE]
 
 @study('search_again')
 def search_again(losses=FIRST_SIX, datasets=AGAIN) -> list[Experiment]:
@@ -232,6 +237,6 @@ def tuned_again(losses=FIRST_SIX, datasets=AGAIN, seeds=range(5)) -> list[Experi
     held, res = over_readouts('search_again'), []
     for d, l in product(datasets, losses):
         if not (values := values_again(d, l, held)): continue
-        best = PERCEPTRON | design(d, l)[values.index(max(values))] | dict(probe=dict(kind='linear'))
-        res += [Experiment(d, 'mlp', l, best, seed=s) for s in seeds]
+        best = replace(COMMON[d], settings=COMMON[d].settings | design(d, l)[values.index(max(values))])
+        res += grid({d: best}, [l], seeds)
     return res
