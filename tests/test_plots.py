@@ -136,3 +136,10 @@ def test_differences_draw_the_recorded_ends(style):
                                         (lambda: curves([]), "records")])
 def test_nothing_to_draw_is_refused(call, what):
     with pytest.raises(ValueError, match=f"{what}: expected"): call()
+
+
+def test_an_interval_that_ends_below_its_start_is_refused():
+    with pytest.raises(ValueError, match='lower: expected at most upper, got 0.6 and 0.4'):
+        points(dict(bce=(.5, .4, .6), reg=(.5, .6, .4)), axes())
+    low, mean, high = three_rows(pd.DataFrame(dict(mean=[.7], lower=[.4], upper=[.6]))).value # a biased resample
+    assert (low, mean, high) == (.4, .7, .7)

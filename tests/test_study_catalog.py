@@ -1,8 +1,9 @@
 "The catalogue of studies: well formed, as the pages say, and the published runs are still theirs."
-import json
+import json, sys
 from pathlib import Path
 import pytest
 from mlcl import study
+from mlcl.losses import LOSSES
 from mlcl.study import Store
 
 
@@ -69,3 +70,27 @@ def test_selection():
     for text, said in [('seed=9', 'only: seed: expected one of 0, 1'), ('lass=reg', 'only: key'), ('reg', 'key=value')]:
         with pytest.raises(ValueError, match=said): study.experiments('smoke', only=text)
     with pytest.raises(ValueError, match='study: expected one of'): study.experiments('quik')
+
+
+def test_a_study_has_a_name_of_its_own(monkeypatch):
+    monkeypatch.setattr(sys.modules['mlcl.study.catalog'], 'STUDIES', dict(study.STUDIES))
+    def another() -> list: "one more"
+    def smoke() -> list: "read in again, as in a notebook"
+    def silent(): return []
+    study.study('another')(another)
+    study.study('smoke')(smoke)
+    for name, make, said in [('smoke', another, "name: expected one that no study has, got 'smoke', .* by smoke"),
+                             ('a/b', another, "name: expected letters.* got 'a/b'"), (3, another, 'name: .* got 3'),
+                             ('more', silent, 'study more: expected a docstring')]:
+        with pytest.raises(ValueError, match=said): study.study(name)(make)
+
+
+def test_larger_study_differs_in_size_alone():
+    small = {(e.dataset, e.loss): e for e in study.experiments('pretrained')}
+    large = {(e.dataset, e.loss): e for e in study.experiments('pretrained_large')}
+    assert {d for d, _ in large} == set(study.PRETRAINED) and len(large) == 7*len(LOSSES)
+    for k in [k for k in small if k[1] in ('bce', 'reg')]:
+        a, b = ({k: v for k, v in e.settings.items() if k not in ('data', 'encoder')} for e in (small[k], large[k]))
+        size = large[k].settings['encoder']
+        assert a == b and large[k].fraction == 1 and (size.get('length'), size.get('size')) in [(256, None), (None, 224)]
+    assert large['reuters90', 'sincere'].settings['lr'] == large['reuters90', 'reg'].settings['lr']

@@ -33,7 +33,12 @@ def _columns(model, t, asked):
     if wrong := [k for k, v in asked.items() if v is not None and k != key]:
         raise ValueError(f'{wrong[0]}: the model reads {model.kind_} data; name its columns with `{key}`')
     if asked[key] is not None: return {key: columns(asked[key], list(t), key)}
-    if model.columns_: return model.columns_
+    if model.columns_:
+        if lost := [c for of in model.columns_.values() for c in of if c not in t]:
+            few = ', '.join([*t][:20]) + ' …'*(len(list(t)) > 20)
+            raise ValueError(f'{key}: the model reads the column {lost[0]!r}, which this table does not have ({few});'
+                             f' name another: `{key}`')
+        return model.columns_
     if key != 'features': return {key: [_one_text(t) if key == 'text' else columns('file', list(t), 'images')[0]]}
     names = getattr(model, 'feature_names_in_', None)
     if names is not None: return dict(features=list(names))

@@ -80,6 +80,10 @@ def _found(t, rest, folder):
     return dict(features=rest)
 
 # %% ../../nbs/80_read.ipynb #873b2a80
+def _counts_rows(column) -> bool: # 0, 1, 2 … or 1, 2, 3 … in any order: rather a name than a feature
+    v = np.sort(pd.to_numeric(column, errors='coerce').to_numpy(float))
+    return len(v) > 2 and v[0] in (0, 1) and bool((np.diff(v) == 1).all())
+
 def _table_parts(data, text, images, features, labels, split, sep, encoding, allow_outside):
     "Name, instances, labels, split, columns and notices of a table."
     t, name, folder = table_of(data, encoding)
@@ -93,6 +97,9 @@ def _table_parts(data, text, images, features, labels, split, sep, encoding, all
     else: y = cell_sets(t[at[0]].tolist(), sep)
     x = instances(t, folder, **used, allow_outside=allow_outside)
     said = [f"columns that are not used: {', '.join(map(shown, left))}"] if left else []
+    if ids := [c for c in used.get('features', ()) if _counts_rows(t[c])]:
+        said.append(f"columns that count the rows: {', '.join(map(shown, ids))}; to leave them out, name the others:"
+                    f" `features`")
     return name, x, y, t[part[0]] if part else None, used, said
 
 # %% ../../nbs/80_read.ipynb #65ce66da
@@ -238,7 +245,10 @@ def notes(x, y, labels, same, splits, seen) -> list: # lines
 def found(ds: Dataset) -> list: # lines
     "What a data set contains, in words, followed by its notices."
     f, n = facts(replace(ds, y=(ds.y == 1).astype(np.uint8))), np.sort((ds.y == 1).sum(0))[::-1]
-    what = dict(features='rows of numbers', text='texts', image='pictures')[ds.kind]
+    names = [*map(shown, ds.info.get('columns', {}).get('features', ()))]
+    named = f" ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})" if names else ''
+    rows = f'rows of {len(ds.x[0])} numbers{named}' if ds.kind == 'features' else ''
+    what = dict(features=rows, text='texts', image='pictures')[ds.kind]
     return [f"{f['instances']:,} {what}: {f['train']:,} to train, {f['val']:,} to validate, {f['test']:,} to test",
             f"{f['labels']} labels ({', '.join(map(shown, ds.labels[:3]))}{' …' if f['labels'] > 3 else ''}),"
             f" {f['cardinality']:.2f} per instance; the most frequent has {n[0]:,} instances,"

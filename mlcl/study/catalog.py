@@ -13,6 +13,7 @@ __all__ = ['STUDIES', 'FIFTEEN', 'SEVEN', 'SEEDS', 'SMOKE', 'QUICK', 'FIRST', 'P
            'experiments', 'records_of']
 
 # %% ../../nbs/63_catalog.ipynb #7af0987d
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,8 +32,14 @@ class Study:
 STUDIES = {} # name → Study
 
 def study(name: str, quick: Callable = None):
-    "Decorator: the function gives the experiments of the study `name`, and its docstring is the line about it."
+    """Decorator: the function gives the experiments of the study `name`, and its docstring is the line about it.
+    `ValueError` without a docstring, or for a name that another function has."""
+    if not isinstance(name, str) or not re.fullmatch(r'\w+', name):
+        raise ValueError(f'name: expected letters, digits and underscores, got {name!r}')
     def add(make):
+        if not make.__doc__: raise ValueError(f'study {name}: expected a docstring of one line about it, got none')
+        if name in STUDIES and (other := STUDIES[name].make.__name__) != make.__name__:
+            raise ValueError(f'name: expected one that no study has, got {name!r}, which is made by {other}')
         STUDIES[name] = Study(name, make.__doc__, make, quick)
         return make
     return add

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RATES_WHOLE', 'SEARCHED', 'ONE_RATE', 'SEARCH_OF', 'SHARES_WHOLE', 'TUNED', 'TRIES', 'TAU', 'SPACE', 'AGAIN', 'TWICE',
            'search', 'on_logits', 'search_whole', 'over_readouts', 'whole_tries', 'best_rates', 'pretrained_sets',
-           'scarce_whole', 'first_token', 'every_try', 'tries', 'ask', 'tune', 'tuned', 'design', 'repeated',
-           'search_again', 'values_again', 'tuned_again']
+           'pretrained_large', 'scarce_whole', 'first_token', 'every_try', 'tries', 'ask', 'tune', 'tuned', 'design',
+           'repeated', 'search_again', 'values_again', 'tuned_again']
 
 # %% ../../nbs/65_tune.ipynb #c090efc0
 from dataclasses import replace
@@ -88,6 +88,19 @@ def pretrained_sets(losses=FIRST_SIX, seeds=SEEDS) -> list[Experiment]:
         return grid({d: s}, [loss], [seed])[0]
     return [one(d, l, s) for s, d, l in product(seeds, PRETRAINED, losses)
             if l in found[SEARCH_OF[d]] or not found[SEARCH_OF[d]]]
+
+# %% ../../nbs/65_tune.ipynb #7a15c02e
+@study('pretrained_large')
+def pretrained_large(seeds=range(5)) -> list[Experiment]:
+    "as `pretrained`, with whole training sets, all losses, 256 tokens or 224 pixels; wants a GPU"
+    from mlcl.losses import LOSSES
+    like = {(e.dataset, e.loss): e for e in pretrained_sets(('bce', 'reg'), seeds[:1])}
+    def one(d, loss, seed):
+        e = like[d, 'bce' if on_logits(loss) else 'reg']
+        kept = {k: v for k, v in e.settings.items() if k not in ('loss', 'data')}
+        larger = dict(length=256) if 'length' in kept['encoder'] else dict(size=224)
+        return Experiment(d, e.encoder, loss, kept | dict(encoder=kept['encoder'] | larger), seed=seed)
+    return [one(*which) for which in product(PRETRAINED, LOSSES, seeds)]
 
 # %% ../../nbs/65_tune.ipynb #7a15c00c
 SHARES_WHOLE = (.01, .05, .2) # shares of the training split, beside the one of `PRETRAINED`
