@@ -197,9 +197,9 @@ def _train(data: str, /, # .csv, .tsv, .jsonl, .parquet or .npz file, or a folde
     from mlcl.own import Blend, MultiLabelClassifier, found, read, split_scores, write_card
     from mlcl.own.baselines import BASELINES
     from mlcl.own.card import card_file
-    from mlcl.own.options import check_output
+    from mlcl.own.options import check_output, check_seed
     from mlcl.saved import can_be_loaded
-    check_output(out, ('.safetensors',))
+    check_seed(seed), check_output(out, ('.safetensors',))
     card_file(out)
     can_be_loaded(options.get('encoder'))
     given = _taken(MultiLabelClassifier, options) | dict(loss=loss)

@@ -76,8 +76,8 @@ class OneHot:
                  n_labels: int | None = None # number of columns L; by default the number of rows
         ):
         self.whole = isinstance(idx, int) and n_labels in (None, idx)
-        self.idx = torch.arange(idx) if isinstance(idx, int) else torch.as_tensor(idx, dtype=torch.long)
-        self.n_labels = len(self.idx) if n_labels is None else int(n_labels)
+        self.idx = torch.arange(idx) if isinstance(idx, int) else _whole(idx, 'idx')
+        self.n_labels = len(self.idx) if n_labels is None else int(_whole(n_labels, 'n_labels'))
         _check_indices(self.idx, self.n_labels)
     shape = property(lambda self: (len(self.idx), self.n_labels))
     device = property(lambda self: self.idx.device)
@@ -100,6 +100,11 @@ class OneHot:
         return self if device == self.device else _one_hot(self.idx.to(device), self.n_labels, self.whole)
 
 # %% ../nbs/01_labels.ipynb #77fe607a
+def _whole(x, name):
+    "Numbers as int64; `ValueError` where this would cut something off."
+    if ((x := torch.as_tensor(x)) != x.long()).any(): raise ValueError(f"{name}: expected whole numbers, got others")
+    return x.long()
+
 def _check_indices(idx, n_labels):
     "Raise ValueError unless all indices name one of the labels."
     if idx.ndim != 1: raise ValueError(f"idx: expected one dimension, got shape {tuple(idx.shape)}")
@@ -181,6 +186,11 @@ def _pair(a, b):
         a, b = a.double(), b.double()
     return as_sets(a), as_sets(b)
 
+def _zero_one(*sets):
+    "`ValueError` for a tensor of other numbers; those of losses are `LabelSets`, checked long before."
+    for y, name in zip(sets, 'ab'):
+        if isinstance(y, Tensor) and y.ndim == 2: check_matrix(y, name)
+
 # %% ../nbs/01_labels.ipynb #250707ec
 def sizes(a: Tensor | LabelSets # label sets (n, L)
     ) -> Tensor: # (n,), number of labels of each row
@@ -212,14 +222,16 @@ def spread(m: Tensor, # (b, n) numbers, one for each pair
 def union(a: Tensor | LabelSets, # label sets (n, L)
           b: Tensor | LabelSets # label sets (m, L)
     ) -> Tensor: # (n, m), number of labels in either set
-    "Number of labels in the union of each row of `a` with each row of `b`."
+    "Number of labels in the union of each row of `a` with each row of `b`; `ValueError` unless all are 0 and 1."
+    _zero_one(a, b)
     return (sizes(a)[:, None] + sizes(b)).sub_(intersection(a, b))
 
 # %% ../nbs/01_labels.ipynb #7ec514ba
 def jaccard(a: Tensor | LabelSets, # label sets (n, L)
             b: Tensor | LabelSets # label sets (m, L)
     ) -> Tensor: # (n, m), in [0, 1]; 0 where both sets are empty
-    "Jaccard similarity of each row of `a` with each row of `b`."
+    "Jaccard similarity of each row of `a` with each row of `b`; `ValueError` as `union`."
+    _zero_one(a, b)
     shared = intersection(a, b)
     union = (sizes(a).clamp(min=1)[:, None] + sizes(b)).sub_(shared)
     return torch.div(shared, union, out=union)
@@ -228,7 +240,8 @@ def jaccard(a: Tensor | LabelSets, # label sets (n, L)
 def coverage(a: Tensor | LabelSets, # label sets (n, L)
              b: Tensor | LabelSets # label sets (m, L)
     ) -> Tensor: # (n, m), in [0, 1]; 0 where the row of b is empty
-    "Share of the labels of each row of `b` that each row of `a` has."
+    "Share of the labels of each row of `b` that each row of `a` has; `ValueError` as `union`."
+    _zero_one(a, b)
     return intersection(a, b) / sizes(b).clamp(min=1)
 
 # %% ../nbs/01_labels.ipynb #597fe49e

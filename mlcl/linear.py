@@ -15,6 +15,8 @@ need('study', 'mlcl.linear')
 import math, numpy as np, torch, torch.nn.functional as F
 from dataclasses import dataclass
 from torch import Tensor
+from .losses.checks import check_count, check_number
+from .metrics import _array
 
 # %% ../nbs/77_linear.ipynb #c0a10002
 STRENGTHS = tuple(10**(1 - k/2) for k in range(11)) # ρ, from 10 to 10⁻⁴, for features of norm 4
@@ -94,7 +96,8 @@ def _path(x1, y, e, strengths, tol, steps):
 def scaling(x: Tensor # (N, D) training features
     ) -> tuple: # mean (D,) and factor (D,), both in float64
     "Mean and factor that standardise features to norm 4 a row on average; a constant feature gets factor 0."
-    std, mean = torch.std_mean(x.double(), 0, correction=0)
+    unit = 2.**(x.abs().amax(0).double().frexp()[1] - 1).double() # a division that is exact: squares stay in range
+    std, mean = (unit*v for v in torch.std_mean(x/unit, 0, correction=0))
     keep = std > (1e-12 if x.dtype == torch.float64 else 1e-6)*mean.abs() # what rounding may leave of a constant
     return mean, 4*keep/(std.where(keep, torch.ones_like(std))*math.sqrt(x.shape[1]))
 
@@ -105,7 +108,7 @@ def check_features(x, # (n, D), array or tensor
     ) -> Tensor: # (n, D) of finite numbers
     "`x` as a tensor (an array goes to the GPU, if there is one); `ValueError` for a wrong shape, NaN or infinity."
     if not isinstance(x, Tensor):
-        if (a := np.asarray(x)).dtype.kind not in 'biuf': raise ValueError(f'{name}: expected numbers, got {a.dtype}')
+        if (a := _array(x)).dtype.kind not in 'biuf': raise ValueError(f'{name}: expected numbers, got {a.dtype}')
         x = torch.tensor(a, device='cuda' if torch.cuda.is_available() else 'cpu')
     if x.is_complex(): raise ValueError(f'{name}: expected real numbers, got {x.dtype}')
     if not x.is_floating_point(): x = x.double()
@@ -123,7 +126,7 @@ def check_targets(y, # (n, L), array or tensor
                   n_labels: int | None = None # L, if it is known
     ) -> Tensor: # (n, L): uint8, or float32 with NaN where a label is unknown
     "`y` as a tensor of 0, 1 and NaN; `ValueError` for anything else."
-    y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
+    y = y if isinstance(y, Tensor) else torch.tensor(_array(y))
     want = f'({n}, {n_labels or "L >= 1"})'
     if y.ndim != 2 or len(y) != n or y.shape[1] != (n_labels or y.shape[1]) or not y.shape[1]:
         raise ValueError(f'{name}: expected labels of shape {want}, got {tuple(y.shape)}')
@@ -143,6 +146,7 @@ class Linear:
                k: int # index of the strength, from 0
               ) -> np.ndarray: # (n, L)
         "Logits of new instances at one strength; `ValueError` for features of another shape or not finite."
+        if check_count(k, 'k', 0) >= (n := len(self.weight)): raise ValueError(f'k: expected less than {n}, got {k}')
         z = (check_features(x, 'x', len(self.mean)).to(self.mean) - self.mean)*self.factor
         return (z @ self.weight[k, :, :-1].T + self.weight[k, :, -1]).float().cpu().numpy()
 
@@ -166,6 +170,7 @@ def logistic(x, # (N, D) training features, array or tensor
     "Solve the logistic regression of every label for every strength; `ValueError` for bad shapes, values or strengths."
     x = check_features(x, 'x')
     y = check_targets(y, 'y', len(x)).to(x.device, torch.float32)
+    check_number(tol, 'tol'), check_count(steps, 'steps'), check_count(block, 'block')
     strengths = tuple(sorted(strengths, reverse=True))
     if not strengths or not all(0 < s < math.inf for s in strengths):
         raise ValueError(f'strengths: expected numbers > 0, got {strengths}')

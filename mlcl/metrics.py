@@ -214,7 +214,10 @@ def tune_threshold(y, # (N, L) labels of the validation split; NaN: unknown
                    p, # (N, L) scores
                    metric: str = 'macro_f1' # 'macro_f1' or 'micro_f1'
     ) -> float: # the threshold
-    "The one threshold for all labels with the best F1; the highest of several; `ValueError` for an unknown metric."
+    """The one threshold for all labels with the best F1; the highest of several; `ValueError` for an unknown metric.
+
+    It is for `predict`: NumPy's `p > threshold` would round it to the float32 of the scores.
+    """
     y, p, _ = _check(y, p)
     if metric == 'micro_f1': return float(_best_cuts(y.reshape(1, -1), p.reshape(1, -1))[0])
     if metric != 'macro_f1': raise ValueError(f"metric: expected 'macro_f1' or 'micro_f1', got {metric!r}")
@@ -242,9 +245,9 @@ def resample(n_instances: int, # instances of the split, N
              seed: int = 0
     ) -> np.ndarray: # (n, N) how often each instance is drawn, float32
     "Draw `n` bootstrap resamples of the instances, as multinomial counts to read; `ValueError` for numbers below 1."
-    for name, v in dict(n_instances=n_instances, n=n).items():
-        if not isinstance(v, Integral) or v < 1: raise ValueError(f"{name}: expected a whole number >= 1, got {v!r}")
-    return _drawn(int(n_instances), int(n), seed)
+    for name, v, low in ('n_instances', n_instances, 1), ('n', n, 1), ('seed', seed, 0):
+        if not isinstance(v, Integral) or v < low: raise ValueError(f"{name}: expected an integer >= {low}, got {v!r}")
+    return _drawn(int(n_instances), int(n), int(seed))
 
 # %% ../nbs/03_metrics.ipynb #6e7a5a2e
 def _f1_replicates(y, pred, counts, average):
@@ -303,17 +306,20 @@ def pack(values # (n,) numbers
     mean, far = v.mean(), np.abs(v - v.mean()).max()
     step = far/127 or 1.
     steps = np.rint((v - mean)/step).clip(-127, 127).astype(np.int8)
-    return f'{mean:.7g} {step:.4g} ' + base64.b64encode(steps.tobytes()).decode()
+    digits = 4 + int(np.log10(max(abs(mean)/step, 1e3))) # its rounding is small beside a step
+    return f'{mean:.{digits}g} {step:.4g} ' + base64.b64encode(steps.tobytes()).decode()
 
 # %% ../nbs/03_metrics.ipynb #6b880231
 def unpack(text # from `pack`, or plain numbers
     ) -> np.ndarray: # (n,)
     "The values of a record's `replicates`; `ValueError` for another text."
-    if not isinstance(text, str): return np.asarray(text, float)
     try:
-        mean, step, data = text.split()
-        return float(mean) + float(step)*np.frombuffer(base64.b64decode(data, validate=True), np.int8)
-    except ValueError: raise ValueError(f"text: expected what `pack` wrote, got {text!r:.60}") from None
+        mean, step, data = text.split() if isinstance(text, str) else (0, 1, None)
+        steps = text if data is None else np.frombuffer(base64.b64decode(data, validate=True), np.int8)
+        v = float(mean) + float(step)*np.asarray(steps, float)
+    except (TypeError, ValueError): v = np.array(np.nan)
+    if not np.isfinite(v).all(): raise ValueError(f"text: expected what `pack` wrote, got {text!r:.60}")
+    return v
 
 # %% ../nbs/03_metrics.ipynb #cfb7dc0e
 def bootstrap(y, # (N, L) labels; NaN: unknown

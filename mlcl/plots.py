@@ -60,7 +60,7 @@ ENDS = dict(estimator='median', errorbar=('pi', 100)) # seaborn's arguments for 
 
 def ends(t: pd.DataFrame # with columns mean, lower and upper; a mean without the last two has no interval
     ) -> pd.DataFrame: # each row three times; the new column value holds the lower end, the mean, the upper end
-    "Rows from which seaborn draws mean and interval as they are. `ValueError` for an interval that ends below its start."
+    "Rows from which seaborn draws mean and interval as they are; `ValueError` if an interval ends below its start."
     m, (lower, upper) = t['mean'], (t.get(end, np.nan*t['mean']) for end in ('lower', 'upper'))
     if (wrong := lower > upper).any():
         raise ValueError(f'lower: expected at most upper, got {lower[wrong].iloc[0]:g} and {upper[wrong].iloc[0]:g}')

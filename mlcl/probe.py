@@ -21,7 +21,8 @@ from fastcore.basics import patch
 from torch import Tensor
 from .linear import check_features, check_targets, logistic, scaling
 from .losses import LOSSES
-from .metrics import tune_threshold, tune_thresholds
+from .losses.checks import check_count
+from .metrics import _array, tune_threshold, tune_thresholds
 from .thresholds import Readout, by_threshold, thresholded
 
 # %% ../nbs/42_probe.ipynb #a8903cd4
@@ -152,7 +153,9 @@ def heads(self: Probe,
           point: int = None # a grid point for all labels; by default that of each label
     ) -> Tensor: # (H, L, D+1)
     "Weights of the chosen heads."
-    if point is not None: return self.weight[point]
+    n = len(self.weight)
+    if point is not None and check_count(point, 'point', 0) < n: return self.weight[point]
+    if point is not None: raise ValueError(f'point: expected a number below {n}, got {point}')
     return self.weight[self.choice, :, range(self.weight.shape[2])].transpose(0, 1)
 
 @patch
@@ -262,7 +265,8 @@ def read_out(outputs: dict, # split → dict of features (n, D), own (n, L), pro
     if loss_name not in LOSSES: raise ValueError(f"loss_name: expected one of {', '.join(LOSSES)}, got {loss_name!r}")
     if kind not in ('grid', 'linear', 'both'):
         raise ValueError(f"kind: expected 'grid', 'linear' or 'both', got {kind!r}")
-    own, proto, y_val = _column(outputs, ys, 'own'), _column(outputs, ys, 'proto'), np.asarray(ys['val'])
+    ys = {s: _array(y) for s, y in ys.items()} # a masked label is unknown
+    own, proto, y_val = _column(outputs, ys, 'own'), _column(outputs, ys, 'proto'), ys['val']
     res = {}
     if own and getattr(LOSSES[loss_name], 'fixed_threshold', True): res['own@.5'] = thresholded(own, y_val, 0.)
     if kind != 'linear':

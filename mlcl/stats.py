@@ -13,12 +13,10 @@ from .extras import need
 need('study', 'mlcl.stats')
 
 # %% ../nbs/46_stats.ipynb #0b22646d
-import json
-import numpy as np
-import pandas as pd
+import json, numpy as np, pandas as pd
+from numbers import Real
 from scipy import stats
-from .metrics import replicates, resample
-from .metrics import unpack
+from .metrics import replicates, resample, unpack
 
 # %% ../nbs/46_stats.ipynb #1efd7eee
 def _values(values, at_least, name='values'):
@@ -28,9 +26,9 @@ def _values(values, at_least, name='values'):
         raise ValueError(f"{name}: expected a vector of at least {at_least} numbers, got shape {values.shape}")
     if not np.isfinite(values).all(): raise ValueError(f"{name}: expected finite numbers, got {values.tolist()}")
     return values
-def _level(level, name='level'):
-    if not 0 < level < 1: raise ValueError(f"{name}: expected a number between 0 and 1, got {level}")
-    return level
+def _level(level, name='level', high=1):
+    if isinstance(level, Real) and 0 < level < high: return level
+    raise ValueError(f"{name}: expected a number between 0 and {high}, got {level!r}")
 
 # %% ../nbs/46_stats.ipynb #be06d809
 def mean_error(values, # one value a seed, (S,)
@@ -139,7 +137,7 @@ def _row(group, metric, level):
         within = [((v[f'{metric}_hi'] - v[f'{metric}_lo'])/2/z)**2 for v in m]
     elif all(metric in (r.get('replicates') or {}) for r in group):
         within = [float(unpack(r['replicates'][metric]).var(ddof=1)) for r in group]
-    if within is None and len(m) < 2: return dict(mean=values[0], lower=np.nan, upper=np.nan, n_seeds=1)
+    if within is None and len(m) < 2: return dict(mean=_values(values, 1)[0], lower=np.nan, upper=np.nan, n_seeds=1)
     mean, lo, hi = mean_interval(values, within, level)
     return dict(mean=mean, lower=lo, upper=hi, n_seeds=len(m))
 
@@ -153,7 +151,7 @@ def leaderboard(records: list, # record dicts
                 level: float = .95 # of the intervals
     ) -> pd.DataFrame: # the fields, mean, lower, upper, n_seeds; no ends for one seed without a test interval
     "Mean over seeds and its interval for each data set and loss, best first within a data set."
-    by, groups = tuple(by) + (('readout',) if readout is None and 'readout' not in by else ()), {}
+    by, groups = _several(by) + (('readout',) if readout is None and 'readout' not in by else ()), {}
     for r in _select(records, metric, readout, split, checkpoint):
         key = tuple(r[k] if isinstance(r[k], (str, int, float)) else json.dumps(r[k], sort_keys=True) for k in by)
         groups.setdefault(key, []).append(r)
@@ -190,6 +188,8 @@ def effect(records: list, # record dicts
     where a side has no records, or both have no seed in common or were made on different data.
     """
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
+    if ra == rb and (both := {*_losses(a, 'a')} & {*_losses(others, 'others')}):
+        raise ValueError(f"others: expected other losses than a with the readout {ra!r}, got {min(both)!r} twice")
     held = _held(records, dataset, checkpoint)
     a, b = (_best(held, dataset, l, r, metric) for l, r in ((_losses(a, 'a'), ra), (_losses(others, 'others'), rb)))
     one, two = (_by_seed(held, dataset, l, r, 'test', metric) for l, r in ((a, ra), (b, rb)))
@@ -212,9 +212,10 @@ def _held(records, dataset, checkpoint):
             held.setdefault((r['loss'], r['readout'], r['split']), []).append(r)
     return held
 
+def _several(names): return (names,) if isinstance(names, str) else tuple(names)
 def _losses(names, argument):
     "One loss or several, as a tuple; `ValueError` for none."
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = _several(names)
     if not names: raise ValueError(f"{argument}: expected at least one loss, got none")
     return names
 
@@ -275,12 +276,8 @@ def fold_interval(values, # one value a fold, (K,)
                   ratio: float, # test instances over training instances
                   level: float = .95 # of the interval
     ) -> tuple: # mean, lower end, upper end
-    """Mean over K folds, with a t interval of variance (1/K + ratio)·s² (Nadeau & Bengio 2003).
-
-    `ValueError` for a ratio ≤ 0.
-    """
-    values = _values(values, 2)
-    if not 0 < ratio < np.inf: raise ValueError(f"ratio: expected a number above 0 and finite, got {ratio}")
+    "Mean over K folds, with a t interval of variance (1/K + ratio)·s² (Nadeau & Bengio 2003); ratio ≤ 0: `ValueError`"
+    values, ratio = _values(values, 2), _level(ratio, 'ratio', np.inf)
     half = stats.t.ppf((1 + _level(level))/2, len(values) - 1)*np.sqrt((1/len(values) + ratio)*values.var(ddof=1))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
@@ -297,7 +294,7 @@ def effects(records: list, # record dicts
     held, all_of = {}, {*_losses(a, 'a'), *_losses(others, 'others')}
     for r in records:
         if r['loss'] in all_of: held.setdefault(r['dataset'], []).append(r)
-    asked = held if datasets is None else datasets
+    asked = held if datasets is None else _several(datasets)
     def common(rs): return set.intersection(*[{r['seed'] for r in rs if r['loss'] == l} for l in all_of])
     full = [d for d, rs in held.items() if d in asked and common(rs)]
     for d in full:
@@ -324,7 +321,9 @@ def score_table(records: list, # record dicts
     ) -> pd.DataFrame: # data sets × losses, means over seeds
     "Test scores of all losses; a data set that lacks one of them is left out."
     t = leaderboard(records, metric, readout, checkpoint=checkpoint).set_index(['dataset', 'loss'])['mean'].unstack()
-    t = t[[l for l in losses or t if l in t]].dropna()
+    losses = list(t) if losses is None else _losses(losses, 'losses')
+    if bad := {*losses} - {*t}: raise ValueError(f"losses: expected some of {list(t)}, got {min(bad)!r}")
+    t = t[[*losses]].dropna()
     return t.drop(index=[d for d in t.index if SAME.get(d) in t.index])
 
 # %% ../nbs/46_stats.ipynb #41eb6f2c
@@ -340,6 +339,7 @@ def friedman(table: pd.DataFrame, # data sets × losses, larger is better
     n, k = table.shape
     if n < 2 or k < 3: raise ValueError(f"table: expected at least 2 data sets and 3 losses, got {n} and {k}")
     _scores(table)
+    if (table.nunique(axis=1) == 1).all(): raise ValueError('table: expected scores that differ, got ties alone')
     statistic, p = stats.friedmanchisquare(*(-table).to_numpy().T)
     cd = stats.studentized_range.ppf(1 - _level(alpha), k, np.inf)/2**.5*(k*(k + 1)/6/n)**.5
     ranks = table.rank(axis=1, ascending=False).mean().sort_values(kind='stable')
@@ -350,10 +350,7 @@ def friedman(table: pd.DataFrame, # data sets × losses, larger is better
 def wilcoxon(table: pd.DataFrame, # data sets × losses
              a: str # the loss that is compared with each of the others
     ) -> pd.DataFrame: # a row for each other loss: mean, median of a − b, statistic, p, p_holm
-    """Wilcoxon's signed-rank tests over data sets (Demšar 2006; zeros are split), with Holm's correction.
-
-    `ValueError` for a table with gaps, or too small.
-    """
+    "Wilcoxon's signed-rank tests (Demšar 2006; zeros are split) with Holm's correction; gaps in it: `ValueError`."
     from statsmodels.stats.multitest import multipletests
     if a not in table or len(table) < 2 or table.shape[1] < 2:
         raise ValueError(f"table: expected {a!r} and another loss on 2 data sets, got {list(table)} on {len(table)}")

@@ -14,7 +14,7 @@ need('study', 'mlcl.thresholds')
 # %% ../nbs/78_thresholds.ipynb #ff747560
 import numpy as np
 from dataclasses import dataclass
-from .metrics import mean_average_precision, predict, scores, tune_threshold, tune_thresholds
+from .metrics import _array, mean_average_precision, predict, scores, tune_threshold, tune_thresholds
 
 # %% ../nbs/78_thresholds.ipynb #c0a10010
 def shrunk_thresholds(y, # (N, L) labels of the validation split, NaN where unknown
@@ -23,7 +23,7 @@ def shrunk_thresholds(y, # (N, L) labels of the validation split, NaN where unkn
     ) -> np.ndarray: # (L,) thresholds
     "Thresholds (m·t_l + ρ·t)/(m + ρ): a label's own t_l, drawn to the common t where its m positives are few."
     if not 0 <= prior < np.inf: raise ValueError(f'prior: expected a finite number of at least 0, got {prior!r}')
-    m = (np.asarray(y) == 1).sum(0).astype(float)
+    m = (_array(y) == 1).sum(0).astype(float)
     w = np.where(m + prior > 0, prior, 1.) # without a positive and without a prior the common threshold stays
     return (m*tune_thresholds(y, p) + w*tune_threshold(y, p))/(m + w)
 
@@ -53,7 +53,7 @@ def thresholded(p: dict, # split → (n, L) scores
 # %% ../nbs/78_thresholds.ipynb #c0a10013
 def _macro_f1(y, p, threshold):
     "Macro-F1 over labels with a positive; entries with an unknown label are ignored."
-    y = np.asarray(y)
+    y = _array(y)
     pred, y = (predict(p, threshold) > 0) & (y == y), y == 1
     return float((2*(pred & y).sum(0)/np.maximum(pred.sum(0) + y.sum(0), 1))[y.any(0)].mean())
 

@@ -14,6 +14,7 @@ from .extras import need
 need('study', 'mlcl.verdicts')
 
 # %% ../nbs/98_verdicts.ipynb #3acb4231
+from numbers import Real
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -122,7 +123,7 @@ def verdict(r: dict, # from `stratified`
     "What an interval says of a claim; `ValueError` for a sign that is neither 1 nor −1, or a negative margin."
     if sign not in (1, -1): raise ValueError(f"sign: expected 1 or -1, got {sign!r}")
     for name, v in dict(give=give, equal=equal).items():
-        if not v >= 0: raise ValueError(f"{name}: expected a number of at least 0, got {v!r}")
+        if not isinstance(v, Real) or not v >= 0: raise ValueError(f"{name}: expected a number >= 0, got {v!r}")
     if r['df'] < LEAST_DF: return 'open'
     near, far = sorted(sign*e for e in limits(r, level))
     if near > -give: return 'holds'
@@ -140,8 +141,8 @@ def holm(p: dict, # claim → p-value
     ) -> pd.DataFrame: # claim → p, p_holm, level of the interval that was tested
     "Holm's correction (Holm 1979), with the level of each claim's interval; `ValueError` for what is no p-value."
     from statsmodels.stats.multitest import multipletests
-    if not p: raise ValueError("p: expected at least one claim, got none")
-    bad = {k: v for k, v in p.items() if not 0 <= v <= 1}
+    if not len(p): raise ValueError("p: expected at least one claim, got none")
+    bad = {k: v for k, v in p.items() if not isinstance(v, Real) or not 0 <= v <= 1}
     if bad: raise ValueError(f"p: expected numbers in [0, 1], got {bad}")
     t = pd.DataFrame(dict(p=pd.Series(p, dtype=float)))
     t['p_holm'] = multipletests(t.p, _level(alpha, 'alpha'), method='holm')[1]

@@ -5,15 +5,20 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from mlcl import metrics as m
 from mlcl.callbacks import ridge
-from mlcl.labels import intersection
+from mlcl.data import load, multi_hot, split, split_indices
+from mlcl.encoders import ENCODERS, Vocabulary
+from mlcl.labels import OneHot, coverage, intersection, jaccard, union
 from mlcl.learner import load_trained, train
 from mlcl.linear import logistic
 from mlcl.losses import BCELoss, GMALoss, SoftJaccardLoss, SupConLoss, make_loss
 from mlcl.own import BaselineClassifier, Blend, MultiLabelClassifier, read
 from mlcl.own.baselines import fit_baseline, load_baseline, platt
 from mlcl.probe import probe_grid, read_out
-from mlcl.study import Experiment, Store, reread, save_scores, stored_scores
+from mlcl.stats import effect, effects, fold_interval, friedman, leaderboard, mean_interval, score_table
+from mlcl.study import Experiment, Store, catalog, reread, save_scores, stored_scores
 from mlcl.study.tune import every_try
+from mlcl.thresholds import shrunk_thresholds
+from mlcl.verdicts import holm, verdict
 
 
 def table(n=80, seed=0):
@@ -353,3 +358,153 @@ def test_load_baseline_still_reads_a_threshold_of_one(tmp_path):
     b.thresholds_ = np.ones(3)  # as an older version saved it
     b.save(tmp_path/'b.safetensors')
     assert (load_baseline(tmp_path/'b.safetensors').thresholds_ == 1).all()
+
+
+# ---- what is refused at the door, or read as it is meant
+
+def run_of(i=0, **more):
+    return [dict(dict(run=f'r{i}', id=f'r{i}/a', of=1, seed=i, dataset='yeast', metrics=dict(macro_f1=.5)), **more)]
+
+
+@pytest.mark.parametrize('more', [dict(metrics={'macro f1': .5, 'P@1': .25}), dict(metrics={'': .5}), {'a{}': 1},
+    dict(metrics={'f{}': .5}), {'metrics.q': 1}, dict(fields=1), dict(metrics=dict(fields=.5)), {'': 1}])
+def test_what_a_file_would_lose_is_not_taken(tmp_path, more):
+    s = Store(tmp_path/'t')
+    with pytest.raises(ValueError, match='^records: expected names without'): s.append(run_of(**more))
+    assert s.append(run_of(metrics={'P@1': .25})) and s.publish() == 1 and s.records()[0]['metrics'] == {'P@1': .25}
+
+
+@pytest.mark.parametrize('asked', [dict(seed='1'), dict(seed=1.), dict(seed=[1, '1', .5]), dict(flag=True),
+    dict(macro_f1=.5), {'metrics.macro_f1': .5}, {"a'": 1}, dict(dataset=['yeast', 1]), dict(list=1), dict(none='a'),
+    dict(flag='x'), dict(sed=1)])
+def test_a_store_answers_alike_before_and_after_it_is_published(tmp_path, asked):
+    s = Store(tmp_path/'t')
+    for i in range(3): s.append(run_of(i, flag=True, list=[1., 2.], none=None))
+    def said():
+        try: return [r['run'] for r in s.records(**asked)]
+        except ValueError as e: return str(e)
+    before, fields = said(), s.records(['sed'])
+    s.publish()
+    assert said() == before and s.records(['sed']) == fields == [{}]*3
+
+
+def test_a_masked_label_is_unknown_everywhere():
+    x, y = table()
+    hidden = np.random.default_rng(1).random(y.shape) < .3
+    masked, gaps, p = np.ma.array(y, mask=hidden), np.where(hidden, np.nan, y), x[:, :3]
+    assert (shrunk_thresholds(masked, p) == shrunk_thresholds(gaps, p)).all()
+    assert (logistic(x, masked).logits(x, 5) == logistic(x, gaps).logits(x, 5)).all()
+    out = {s: dict(features=x) for s in ('train', 'val')}
+    a, b = ([*read_out(out, dict(train=v, val=v), 'bce', epochs=1, kind='both').values()] for v in (masked, gaps))
+    assert [r.info for r in a] == [r.info for r in b]
+    with pytest.raises(ValueError, match='^x: expected finite'): logistic(np.ma.array(x, mask=x > 1), y)
+
+
+@pytest.mark.parametrize('size', [1e160, 1e300, 1e-165, 1e-300])
+def test_features_of_any_size(size):
+    x, y = table()
+    x = x.astype(float)
+    assert np.allclose(logistic(x*size, y).logits(x*size, 5), logistic(x, y).logits(x, 5), atol=1e-3)
+
+
+def test_a_column_of_labels_is_whole():
+    "Formerly cut off: .7 became label 0, and 2.7 labels were two."
+    assert OneHot([1., 0.]).idx.tolist() == [1, 0] and OneHot([]).shape == (0, 0)
+    y = torch.eye(2)
+    for call, said in [(lambda: OneHot([.7, 1.2]), 'idx'), (lambda: OneHot([0], n_labels=2.7), 'n_labels'),
+                       (lambda: jaccard(2*y, y), 'a'), (lambda: jaccard(y, y*np.nan), 'b'), (lambda: union(y/2, y), 'a'),
+                       (lambda: coverage(y, 3*y), 'b')]:
+        with pytest.raises(ValueError, match=f'^{said}: expected'): call()
+
+
+def test_parts_have_instances():
+    assert sorted(map(len, split(np.eye(3, 2)[:2], (.9, .1)))) == [1, 1]
+    assert (multi_hot([iter('ab'), ['b']], ['a', 'b']) == [[1, 1], [0, 1]]).all()
+    for call, said in [(lambda: split_indices(['train', 'val', 'test', 'test'], np.eye(2)), 'parts'),
+                       (lambda: multi_hot(['ab', 'b'], ['a', 'b']), 'sets'), (lambda: load('digits', seed='a'), 'seed'),
+                       (lambda: load('yeast', seed='garbage'), 'seed'), (lambda: load(['digits']), 'name'),
+                       (lambda: load('digits', n=20.5), 'n'), (lambda: load('digits', tail='a'), 'tail')]:
+        with pytest.raises(ValueError, match=f'^{said}: expected'): call()
+
+
+@pytest.mark.parametrize('mean', [1., 1 + 1e-7/3, 1/3, -1e6/3, 0.])
+@pytest.mark.parametrize('size', [1e-2, 1e-9])
+def test_packed_values_are_off_by_half_a_step(mean, size):
+    v = mean + size*np.random.default_rng(0).normal(size=100)
+    step = np.abs(v - v.mean()).max()/127
+    assert np.abs(m.unpack(m.pack(v)) - v).max() < .6*step + 4*np.spacing(abs(mean))
+
+
+@pytest.mark.parametrize('bad', [None, [None, 1.], 'nan nan AAA=', '0 1 !', {}, [np.inf]])
+def test_what_pack_did_not_write(bad):
+    with pytest.raises(ValueError, match='^text: expected what'): m.unpack(bad)
+
+
+def scored(loss, seed=0, value=.5, dataset='yeast', split='test'):
+    return dict(id=f'{dataset}{loss}{seed}', loss=loss, dataset=dataset, encoder='mlp', settings={}, fraction=1., seed=seed,
+                split=split, readout='probe1', checkpoint='last', metrics=dict(macro_f1=value))
+RECORDS = [scored(l, s, .5 + .01*i, d) for d in ('yeast', 'yeast2') for i, l in enumerate(('reg', 'bce')) for s in (0, 1)]
+
+
+def test_names_are_names():
+    "A text was read letter by letter, and a generator was empty the second time."
+    assert set(effects(RECORDS, 'reg', 'bce', 'yeast2').dataset) == {'yeast2'}
+    assert set(effects(RECORDS, 'reg', 'bce', (d for d in ('yeast', 'yeast2'))).dataset) == {'yeast', 'yeast2'}
+    assert not len(effects(RECORDS, 'reg', 'bce', ['enron'])) # no error: a study may not have it yet
+    assert list(score_table(RECORDS, losses='bce')) == ['bce']
+    assert set(leaderboard(RECORDS[:4], by='loss').loss) == {'reg', 'bce'}
+
+
+EQUAL = pd.DataFrame(np.ones((3, 3)), list('abc'))
+@pytest.mark.parametrize('call, said', [(lambda: score_table(RECORDS, losses=['bce', 'rge']), "losses: .* got 'rge'"),
+    (lambda: effect(RECORDS, 'yeast', 'reg', ['reg', 'bce']), "others: expected other losses than a"),
+    (lambda: friedman(EQUAL), 'table: expected scores that differ'),
+    (lambda: leaderboard([scored('bce', value=np.nan)]), 'values: expected finite'),
+    (lambda: mean_interval([.1, .2], level='a'), 'level: '), (lambda: fold_interval([.1, .2], 'a'), 'ratio: '),
+    (lambda: verdict(dict(mean=0, se=.1, df=9), give='a'), 'give: '), (lambda: holm(dict(a='x')), 'p: '),
+    (lambda: holm(pd.Series(dict(a=2.))), 'p: '), (lambda: m.resample(5, seed=-1), 'seed: '),
+    (lambda: logistic(*table(), steps=-5), 'steps: '), (lambda: logistic(*table(), steps=0), 'steps: '),
+    (lambda: logistic(*table(), tol=np.nan), 'tol: '), (lambda: logistic(*table(), block=0), 'block: '),
+    (lambda: logistic(*table()).logits(table()[0], -1), 'k: '), (lambda: logistic(*table()).logits(table()[0], 11), 'k: '),
+    (lambda: probe_grid(*table(), *table(), epochs=1).proba(table()[0], -1), 'point: '),
+    (lambda: probe_grid(*table(), *table(), epochs=1).proba(table()[0], 8), 'point: ')])
+def test_numbers_and_names_that_mean_nothing(call, said):
+    with pytest.raises(ValueError, match=f'^{said}'): call()
+
+
+def test_a_study_is_a_list_of_different_runs(monkeypatch):
+    monkeypatch.setattr(catalog, 'STUDIES', dict(catalog.STUDIES))
+    @catalog.study('twice')
+    def twice():
+        "each run two times, from a generator"
+        for seed in (1, 0, 1): yield Experiment('yeast', 'mlp', 'bce', seed=seed)
+    assert [e.seed for e in catalog.experiments('twice')] == [1, 0]
+    assert [e.seed for e in catalog.experiments('twice', only='seed=0')] == [0]
+    def smoke() -> list: "of the same name, from another module"
+    for call, said in [(lambda: catalog.study('smoke')(smoke), 'name: '), (lambda: catalog.parse_only(','), 'only: '),
+                       (lambda: catalog.experiments('first', quick='no'), 'quick: ')]:
+        with pytest.raises(ValueError, match=f'^{said}expected'): call()
+    smoke.__module__ = twice.__module__ = '__main__' # cells of a notebook, which may be run again
+    assert catalog.study('smoke')(smoke) and catalog.study('smoke')(smoke) and catalog.study('twice')(twice)
+
+
+WORDS = Vocabulary(['a', 'b'], [1., 1.]).config
+@pytest.mark.parametrize('name, args', [('mlp', dict(n_features=3, widths=(0,))), ('mlp', dict(n_features=3, widths=())),
+    ('mlp', dict(n_features=3, dropout=np.nan)), ('bag', dict(vocab=WORDS, emb=0)),
+    ('bag', dict(vocab=WORDS, dropout_in=2)), ('bag', dict(vocab=WORDS, gain=0)), ('conv', dict(vocab=WORDS, spans=())),
+    ('conv', dict(vocab=WORDS, spans=(0,))), ('conv', dict(vocab=WORDS, filters=0)),
+    ('transformer', dict(vocab=WORDS, layers=0)), ('transformer', dict(vocab=WORDS, layers=-1)),
+    ('frozen', dict(backbone='mobilenet_v2', n_features=3, widths='abc')), ('resnet', dict(size=8, widths=(4, 0)))])
+def test_an_encoder_that_cannot_work_is_not_built(name, args):
+    with pytest.raises(ValueError, match=f'^{[*args][-1]}: expected'): ENCODERS[name](**args)
+
+
+def test_a_vocabulary_has_finite_weights():
+    with pytest.raises(ValueError, match='^idf: expected finite'): Vocabulary(['a', 'b'], [1, np.nan])
+
+
+@pytest.mark.parametrize('settings, said', [(dict(encoder=dict(widths='abc')), 'encoder.widths'),
+    (dict(encoder=dict(widths=[])), 'encoder.widths'), (dict(encoder=dict(dropout=5)), 'encoder.dropout'),
+    (dict(encoder=dict(augment='zz')), 'encoder.augment'), (dict(data=dict(n=-5)), 'data.n')])
+def test_a_run_that_cannot_be_made_is_not_planned(settings, said):
+    with pytest.raises(ValueError, match=f'^settings.{said}: expected'): Experiment('digits', 'resnet', 'bce', settings)

@@ -2,8 +2,10 @@
 that do not fit, class indices, mixed formats, numbers of NumPy."""
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ from mlcl.losses.checks import check_flag, common_width
 from mlcl.losses.contrast import definition
 from mlcl.losses.reg import carried
 from mlcl.labels import OneHot
+from mlcl.own import BaselineClassifier, Blend, MultiLabelClassifier, cell_sets, compare, load_model, predict_file, read
+from mlcl.own.choices import crossfitted, label_thresholds
+from mlcl.own.quality import brier, ndcg_at, precision_at, propensities, propensity_precision_at, reliability
 from mlcl.scale.queue import LabelQueue, WithQueue
 from test_losses import EMBEDDING, F64, make, quiet
 from helpers import make_loss
@@ -310,7 +315,7 @@ def test_misspelt_words_and_impossible_numbers_are_named():
             ('size: expected an integer >= 1', lambda: build_vocabulary(['a b', 'a b'], size=0)),
             ('min_count: expected an integer >= 1', lambda: build_vocabulary(['a b', 'a b'], min_count=.5)),
             ('parts: expected a whole number of at least 2', lambda: crossfitted(y, x, None, parts=1)),
-            ('bins: expected at least 1', lambda: reliability(y, y*.5, bins=0)),
+            ('bins: expected an integer >= 1', lambda: reliability(y, y*.5, bins=0)),
             ('p: expected probabilities', lambda: reliability(y, y*7.)),
             ('p: expected the shape of y', lambda: brier(y, y[0]*.5)),
             ('extra: expected a name', lambda: need('stduy', 'x'))]:
@@ -326,3 +331,125 @@ def test_colour_is_kept_whatever_comes_first():
         ds = Dataset('pictures', 'image', pictures, np.eye(3, dtype=np.uint8), list('abc'),
                      {k: np.arange(3) for k in ('train', 'val', 'test')}, '')
         assert make_encoder('resnet', ds).inputs(ds, np.arange(3))[0].shape[1] == 3
+
+
+# What people hand over when they use the tools on their own data
+
+@pytest.fixture(scope="module")
+def numbers():
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    y = (x[:, :3] > .2).astype(int)
+    return x, y, pd.DataFrame(x, columns=list("abcd")), pd.DataFrame(y, columns=["l1", "l2", "l3"])
+
+
+def classifier(**more): return MultiLabelClassifier(epochs=2, random_state=0, **more)
+
+
+@pytest.mark.parametrize("make", [classifier, lambda: BaselineClassifier("logistic"),
+                                  lambda: Blend("bce+logistic", epochs=2)], ids=["loss", "baseline", "blend"])
+@pytest.mark.parametrize("how", ["table", "pair"])
+def test_columns_are_found_by_name_whatever_their_order(make, how, numbers, tmp_path):
+    x, y, df, labels = numbers
+    ds = read(pd.concat([df, labels], axis=1), labels="l1,l2,l3") if how == "table" else read((df, labels))
+    model = make().fit_dataset(ds)
+    model.save(tmp_path/"m.safetensors")
+    for m in (model, load_model(tmp_path/"m.safetensors")):
+        want = m.predict_proba(df)
+        assert (m.predict_proba(df[list("dcba")]) == want).all() and (m.predict_proba(df.assign(e=1)) == want).all()
+        assert (m.predict_proba(x) == want).all() # without names, by position
+        with pytest.raises(ValueError, match="X: expected columns among a, b, c"): m.predict(df[list("abc")])
+
+
+def test_a_fit_knows_nothing_of_the_one_before(numbers):
+    x, y, df, labels = numbers
+    model = classifier().fit(df, labels)
+    assert (model.fit_dataset(read((x*100, y))).predict(x) == model.predict(pd.DataFrame(x))).all()
+    assert not hasattr(model, "feature_names_in_")
+    model.fit([f"w{i % 7}" for i in range(120)], y)
+    assert not hasattr(model, "n_features_in_")
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: torch.tensor(x), lambda x: torch.tensor(x).bfloat16(), lambda x: torch.tensor(x).to_sparse(),
+    lambda x: torch.tensor(x, requires_grad=True)], ids=["tensor", "half", "sparse", "grad"])
+def test_tensors_are_instances(make, numbers):
+    x, y = numbers[:2]
+    model, plain = classifier().fit(make(x), y), make(x).detach().float().to_dense().numpy()
+    assert np.abs(model.predict_proba(make(x)) - model.predict_proba(plain)).max() < 1e-6
+    assert read((make(x), torch.tensor(y))).y.sum() == y.sum()
+
+
+def broken(ds, how):
+    return dict(few=replace(ds, labels=["a", "b"]), same=replace(ds, labels=["a", "a", "c"]),
+                twice=replace(ds, splits=ds.splits | dict(val=ds.splits["train"])),
+                below=replace(ds, splits=ds.splits | dict(val=np.array([-1]))),
+                none=replace(ds, splits={k: v for k, v in ds.splits.items() if k != "val"}), pair=(ds.x, ds.y))[how]
+
+
+@pytest.mark.parametrize("how", ["few", "same", "twice", "below", "none", "pair"])
+def test_a_data_set_whose_parts_do_not_fit_is_refused(how, numbers, tmp_path):
+    ds = broken(read(numbers[:2]), how)
+    for f in (classifier().fit_dataset, BaselineClassifier("logistic").fit_dataset, Blend("logistic+frequent").fit_dataset):
+        raises("ds", lambda: f(ds))
+    if how != "pair": raises("ds", lambda: compare(ds, losses=["bce"], out=tmp_path/"c"))
+
+
+NONSENSE = [ # argument, what is called with (x, y, folder)
+    ("min_count", lambda x, y, d: compare(read((x, y)), min_count=3, out=d)),
+    ("baselines", lambda x, y, d: compare((x, y), baselines="no", out=d)),
+    ("seeds", lambda x, y, d: compare((x, y), seeds=None, out=d)),
+    ("jobs", lambda x, y, d: compare((x, y), jobs=None, out=d)),
+    ("losses", lambda x, y, d: compare((x, y), losses=5, out=d)),
+    ("losses", lambda x, y, d: compare((x, y), losses="bce", out=d)),
+    ("encoder", lambda x, y, d: compare((x, y), encoder="", out=d)),
+    ("say", lambda x, y, d: compare((x, y), say=None, out=d)),
+    ("out", lambda x, y, d: compare((x, y), out="")), ("out", lambda x, y, d: compare((x, y), out=5)),
+    ("encoder", lambda x, y, d: classifier(encoder="").fit(x, y)),
+    ("sep", lambda x, y, d: classifier(sep="").fit(x, y)),
+    ("min_count", lambda x, y, d: read((x, y), min_count=None)),
+    ("allow_outside", lambda x, y, d: read((x, y), allow_outside="no")),
+    ("X", lambda x, y, d: read(({f"w{i}" for i in range(120)}, y))), ("y", lambda x, y, d: read((x, set(range(120))))),
+    ("sep", lambda x, y, d: cell_sets([["a"], ["b"]], sep=";")), ("cells", lambda x, y, d: cell_sets("abc")),
+    ("images", lambda x, y, d: read((np.zeros((120, 3, 32, 32), np.uint8), y))),
+    ("images", lambda x, y, d: read((np.zeros((120, 8, 8, 2), np.uint8), y))),
+    ("X", lambda x, y, d: read(([torch.zeros(8, 8, 3)]*120, y))),
+    ("y", lambda x, y, d: classifier().fit(x, y).score(x, y*7)),
+    ("X", lambda x, y, d: classifier().fit(x, y).predict(x[:0])),
+    ("X", lambda x, y, d: classifier().fit(["a b", "c"]*60, y).predict([])),
+    ("X", lambda x, y, d: classifier().fit(["a b", "c"]*60, y).predict({"a"})),
+    ("path", lambda x, y, d: predict_file(classifier(), "")),
+    ("wide", lambda x, y, d: predict_file(classifier(), d, wide="no")),
+    ("p", lambda x, y, d: brier(y, np.full(y.shape, np.nan))), ("y", lambda x, y, d: brier(y*7, y/2)),
+    ("y", lambda x, y, d: brier(y*np.nan, y/2)), ("bins", lambda x, y, d: reliability(y, y/2, 2.5)),
+    ("y", lambda x, y, d: precision_at(y*7, y/2, 1)), ("s", lambda x, y, d: ndcg_at(y, y*np.nan, 1)),
+    ("counts", lambda x, y, d: propensities([1, 2], -1)), ("counts", lambda x, y, d: propensities([-1], 9)),
+    ("propensity", lambda x, y, d: propensity_precision_at(y, x[:, :3], 1, [0, 1, 1]))]
+
+
+@pytest.mark.parametrize("argument, call", NONSENSE, ids=[f"{a}{i}" for i, (a, _) in enumerate(NONSENSE)])
+def test_nonsense_is_refused_before_any_work(argument, call, numbers, tmp_path):
+    raises(argument, lambda: call(*numbers[:2], tmp_path/"c"))
+    assert not (tmp_path/"c").exists()
+
+
+def test_negative_weights_of_a_score_are_refused(numbers):
+    with pytest.raises(ValueError, match="sample_weight"):
+        classifier().fit(*numbers[:2]).score(*numbers[:2], sample_weight=-np.ones(120))
+
+
+def test_labels_that_look_the_same_are_the_same(numbers):
+    assert cell_sets(c for c in ["a|b", "c"]) == [["a", "b"], ["c"]]
+    cells = [["caf\u00e9"], ["cafe\u0301 ", "b"]]*60
+    assert read((numbers[0], cells)).labels == ["b", "caf\u00e9"]
+    assert cell_sets(["cafe\u0301 | b", "['b ', 'caf\u00e9']"]) == [["caf\u00e9", "b"], ["b", "caf\u00e9"]]
+
+
+def test_masked_labels_are_unknown_and_scores_may_be_of_any_type():
+    rng = np.random.default_rng(0)
+    y = (rng.random((40, 3)) < .4).astype(int)
+    p, masked = y*.3 + rng.random((40, 3)), np.ma.masked_array(y, mask=rng.random((40, 3)) < .6)
+    gaps = masked.astype(float).filled(np.nan)
+    assert (crossfitted(masked, p, label_thresholds) == crossfitted(gaps, p, label_thresholds)).all()
+    assert (label_thresholds(masked, p) == label_thresholds(gaps, p)).all() and brier(masked, y*.5) == brier(gaps, y*.5)
+    small = np.array([[3, 9], [2, 1]], np.uint8)
+    assert precision_at(np.array([[1, np.nan], [0, 1]]), small, 1) == .5

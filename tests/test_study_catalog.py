@@ -76,6 +76,7 @@ def test_a_study_has_a_name_of_its_own(monkeypatch):
     monkeypatch.setattr(sys.modules['mlcl.study.catalog'], 'STUDIES', dict(study.STUDIES))
     def another() -> list: "one more"
     def smoke() -> list: "read in again, as in a notebook"
+    smoke.__module__ = '__main__'
     def silent(): return []
     study.study('another')(another)
     study.study('smoke')(smoke)

@@ -180,7 +180,7 @@ def code_lines(path):
 
 def test_size():
     "The package does not grow unnoticed."
-    assert sum(len(code_lines(p)) for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py") < 9_450
+    assert sum(len(code_lines(p)) for p in (ROOT / "mlcl").rglob("*.py") if p.name != "_modidx.py") < 9_650
 
 
 def test_no_device_is_written_down():

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd
+from ..losses.checks import check_count, check_range
 from .registry import kept, register, text_table
 from .splits import split
 
@@ -40,9 +41,7 @@ def _scenes(source, pools, sizes, p, cooccurrence, rng):
 # %% ../../nbs/08_embedded.ipynb #78028948
 def _check_digits(n, labels, cooccurrence, tail):
     if labels not in ('digit', 'place'): raise ValueError(f"labels: expected 'digit' or 'place', got {labels!r}")
-    if n < 10: raise ValueError(f"n: expected at least 10 scenes, got {n}")
-    if not 0 <= cooccurrence < 1: raise ValueError(f"cooccurrence: expected a number in [0, 1), got {cooccurrence}")
-    if tail < 0: raise ValueError(f"tail: expected a number of at least 0, got {tail}")
+    check_count(n, 'n', 10), check_range(cooccurrence, 'cooccurrence', 1), check_range(tail, 'tail')
 
 # %% ../../nbs/08_embedded.ipynb #63c18715
 @register('digits', 'image', title='scenes of handwritten digits, 24×24',

@@ -16,6 +16,7 @@ import numpy as np, pandas as pd, pooch
 from fastcore.basics import patch
 from filelock import FileLock
 from ..labels import cardinality, density, imbalance, label_sets
+from ..losses.checks import check_count
 from .splits import fraction, split
 
 # %% ../../nbs/70_registry.ipynb #e0ef7adf
@@ -116,6 +117,8 @@ def multi_hot(sets: list, # one list of label names for each instance
     "Label matrix of lists of label names; `ValueError` where names repeat or one is not among them."
     at = {l: i for i, l in enumerate(labels)}
     if len(at) < len(labels): raise ValueError('labels: expected different names')
+    if text := [s for s in sets if isinstance(s, str)]: raise ValueError(f'sets: expected lists, got {text[0]!r:.60}')
+    sets = [list(s) for s in sets]
     if bad := {l for s in sets for l in s} - at.keys(): raise ValueError(f'labels: expected {min(bad)!r} among them')
     y = np.zeros((len(sets), len(labels)), np.uint8)
     for i, s in enumerate(sets): y[i, [at[l] for l in s]] = 1
@@ -130,6 +133,7 @@ def split_indices(parts, # name of the split of each instance; 'dev' means 'val'
     parts = np.asarray(['val' if p == 'dev' else p for p in parts])
     if bad := sorted({*parts.tolist()} - {'train', 'val', 'test'}):
         raise ValueError(f"parts: expected 'train', 'val', 'dev' or 'test', got {bad[0]!r}")
+    if len(parts) != len(y): raise ValueError(f"parts: expected one for each of {len(y)} instances, got {len(parts)}")
     out = {k: np.flatnonzero(parts == k) for k in ('train', 'val', 'test')}
     if len(out['val']): return out
     train = out['train']
@@ -231,7 +235,8 @@ def names() -> list: # names that `load` knows
     return sorted(SETS, key=lambda n: (bool(SETS[n]['files']), SETS[n]['kind'], n))
 
 def _set(name):
-    if name not in SETS: raise ValueError(f"name: expected one of {', '.join(names())}; got {name!r}")
+    if not isinstance(name, str) or name not in SETS:
+        raise ValueError(f"name: expected one of {', '.join(names())}; got {name!r}")
     return SETS[name]
 
 def present(name: str # one of `names()`
@@ -250,6 +255,7 @@ def load(name: str, # one of `names()`
 
     `ValueError` for an unknown name or option, and the errors of `data_file`.
     """
+    check_count(seed, 'seed', 0)
     s, files = _set(name), _set(name)['files']
     known = [k for k, p in signature(s['read']).parameters.items() if p.default is not p.empty]
     if bad := sorted(set(options) - set(known)):

@@ -34,6 +34,8 @@ def split(y: np.ndarray, # label matrix (N, L)
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(y))
     part = IterativeStratification(y[order], shares, rng)
+    for i in np.setdiff1d(range(len(shares)), part): # one at least, from the largest part
+        part[np.argmax(part == np.bincount(part).argmax())] = i
     return [np.sort(order[part == i]) for i in range(len(shares))]
 
 # %% ../../nbs/71_splits.ipynb #90f9e637

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from torch import nn
 from ..data import FILES, data_dir, data_file, take
+from ..losses.checks import check_count, check_range
 
 # %% ../../nbs/73_features.ipynb #7a5c5d0b
 class Encoder(nn.Module):
@@ -22,6 +23,7 @@ class Encoder(nn.Module):
     kind = ''
     weights_sha256 = None # of pretrained weights, see `weights_sha256`
     later = () # options that a run's settings name only where they differ from the default
+    checks = {} # option → function of a value and its name that raises `ValueError`
 
     @classmethod
     def build(cls, ds, **options):
@@ -45,6 +47,7 @@ def register_encoder(name: str): # the encoder's short name
         def __init__(self, *args, **kwargs):
             bound = inspect.signature(init).bind(self, *args, **kwargs)
             bound.apply_defaults()
+            for k in self.checks.keys() & bound.arguments.keys(): self.checks[k](bound.arguments[k], k)
             init(self, *args, **kwargs)
             self.config = {k: v for k, v in bound.arguments.items() if k != 'self'}
         cls.__init__, cls.name, cls.options = __init__, name, inspect.signature(init).parameters
@@ -83,10 +86,16 @@ def hidden_layers(sizes: list, # units of the input and of each layer
     return nn.Sequential(*[m for a, b in pairs for m in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))])
 
 # %% ../../nbs/73_features.ipynb #c686969c
+def _several(x, name: str):
+    "`ValueError` unless `x` is one whole number above 0 or more, in a list."
+    if np.ndim(x) != 1 or not len(x): raise ValueError(f'{name}: expected whole numbers, at least one, got {x!r}')
+    for v in x: check_count(v, name)
+def _share(x, name: str): check_range(x, name, 1)
+
 @register_encoder('mlp')
 class MLP(Encoder):
     "Scaled features → hidden layers with ReLU and dropout."
-    kind = 'features'
+    kind, checks = 'features', dict(widths=_several, dropout=_share)
     def __init__(self,
                  n_features: int, # columns of the input
                  widths: tuple = (512,), # hidden units of each layer; the last is `dim`

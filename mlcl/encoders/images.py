@@ -11,8 +11,8 @@ import numpy as np, torch
 from pathlib import Path
 from PIL import Image
 from torch import nn
-from .features import Encoder, register_encoder
-from ..losses.checks import check_count
+from .features import MLP, Encoder, register_encoder
+from ..losses.checks import check_choice, check_count
 
 # %% ../../nbs/43_vision.ipynb #7431033c
 class Squares:
@@ -60,10 +60,11 @@ def image_tensors(x, # indexable of uint8 arrays
 
 # %% ../../nbs/43_vision.ipynb #9f33e28c
 AUGMENTATIONS = ('none', 'light', 'rand')
+def _augment(kind, name): check_choice(kind, name, AUGMENTATIONS)
 def augmenter(kind: str = 'none' # one of AUGMENTATIONS
     ): # function from uint8 images (b, c, h, w) to uint8 images of the same shape
     "Random label-preserving changes of a batch of images; `ValueError` for an unknown kind."
-    if kind not in AUGMENTATIONS: raise ValueError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {kind!r}")
+    _augment(kind, 'augment')
     if kind != 'rand': return nn.Identity() if kind == 'none' else _light()
     from torchvision.transforms import v2
     f = v2.Compose([v2.RandomHorizontalFlip(), v2.RandAugment(2, 9)])
@@ -91,7 +92,7 @@ def _stages(channels, widths, size):
 @register_encoder('resnet')
 class SmallResNet(Encoder):
     "Small residual network for pictures, from scratch."
-    kind = 'image'
+    kind, checks = 'image', MLP.checks | dict(augment=_augment)
     def __init__(self,
                  size: int, # side of the pictures in pixels
                  channels: int = 3, # 3 for colour, 1 for grey

@@ -20,7 +20,7 @@ from ..extras import install
 from ..losses.checks import check_count, check_flag
 from .features import (MLP, Encoder, bfloat16, input_scaling, local_weights, may_download, not_here,
                                     register_encoder, same_weights, weights_sha256, without_downloads)
-from .images import Squares, augmenter, image_tensors
+from .images import Squares, _augment, augmenter, image_tensors
 
 # %% ../../nbs/74_networks.ipynb #24a25b0f
 def _models():
@@ -221,7 +221,7 @@ def frozen_features(ds, # a data set of images
 @register_encoder('tv')
 class Pretrained(Encoder):
     "A torchvision network without its classifier."
-    kind = 'image'
+    kind, checks = 'image', dict(augment=_augment)
     def __init__(self,
                  arg: str, # name of the network
                  size: int | None = None, # side in pixels; default: what the weights were made for

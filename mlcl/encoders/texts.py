@@ -9,8 +9,8 @@ __all__ = ['Vocabulary', 'build_vocabulary', 'token_ids', 'token_bags', 'Bag', '
 import numpy as np, torch, torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
-from .features import Encoder, hidden_layers, register_encoder
-from ..losses.checks import check_count
+from .features import MLP, Encoder, _several, _share, hidden_layers, register_encoder
+from ..losses.checks import check_count, check_number
 
 # %% ../../nbs/44_text.ipynb #54ffc55a
 class Vocabulary:
@@ -22,6 +22,7 @@ class Vocabulary:
         ):
         if len(tokens) != len(idf):
             raise ValueError(f"idf: expected one weight for each of {len(tokens)} tokens, got {len(idf)}")
+        if not np.isfinite(np.asarray(idf, float)).all(): raise ValueError('idf: expected finite weights, got others')
         self.tokens, self.bigrams = list(tokens), bigrams
         self.tfidf = _vectorizer(bigrams, vocabulary=self.tokens)
         self.tfidf.idf_ = np.asarray(idf, dtype=float)
@@ -91,7 +92,7 @@ def _bag_sum(table, ids, weights):
 @register_encoder('bag')
 class Bag(Encoder):
     "TF-IDF-weighted sum of token vectors → hidden layer."
-    kind = 'text'
+    kind, checks = 'text', MLP.checks | dict(emb=check_count, gain=check_number, dropout_in=_share)
     def __init__(self,
                  vocab: dict, # `Vocabulary.config`
                  emb: int = 128, # length of a token's vector
@@ -120,7 +121,7 @@ class Bag(Encoder):
 @register_encoder('conv')
 class Conv(Encoder):
     "Token vectors → convolutions of several widths → maximum over the text."
-    kind = 'text'
+    kind, checks = 'text', dict(emb=check_count, filters=check_count, spans=_several, dropout=_share)
     def __init__(self,
                  vocab: dict, # `Vocabulary.config`
                  emb: int = 128, # length of a token's vector
@@ -155,7 +156,7 @@ def trim(ids: torch.Tensor # (b, m) token positions, 0 is padding
 @register_encoder('transformer')
 class Transformer(Encoder):
     "Token and position vectors → transformer layers → mean over the tokens."
-    kind = 'text'
+    kind, checks = 'text', dict.fromkeys(('dim', 'heads', 'layers'), check_count) | dict(dropout=_share)
     def __init__(self,
                  vocab: dict, # `Vocabulary.config`
                  dim: int = 128, # width of the model

@@ -28,7 +28,7 @@ from ..labels import buckets
 from ..metrics import mean_average_precision, per_label_f1, predict, scores
 from ..losses.checks import check_flag
 from .choices import COUNTED, by_label, crossfitted, label_thresholds, pretrained
-from .instances import kind_of
+from .instances import check_dataset, kind_of
 from .options import check_output, whole
 from .simple import expected, Forest, Frequent, LinearModels, Logistic, Ridges
 from .tables import columns
@@ -199,6 +199,7 @@ class BaselineClassifier(Predicts):
     def fit_dataset(self, ds: Dataset):
         "Train on the training split; choose strength, thresholds and probabilities on the validation split."
         self.check_params()
+        check_dataset(ds, ('train', 'val'))
         fit = fit_baseline(ds, self.name, self.random_state)
         r, y = fit.readouts[self.readout], ds.y[ds.splits['val']]
         self.view_, self.model_ = fit.view, fit.model

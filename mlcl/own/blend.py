@@ -25,6 +25,7 @@ from .baselines import format_of, from_file, outcome, is_baseline, load_baseline
 from .baselines import records_from
 from .choices import COUNTED, known_thresholds, label_thresholds
 from .estimator import MultiLabelClassifier
+from .instances import check_dataset
 from .options import check_output
 from .report import ranking, score_name
 from ..study import Store, attempt, stored_scores
@@ -85,6 +86,7 @@ class Blend(Predicts):
 @patch
 def fit_dataset(self: Blend, ds: Dataset):
     "Train the models; fit their sigmoids, and choose the thresholds, on the validation split."
+    check_dataset(ds, ('train', 'val'))
     made = self._made(False)
     known = baselines_for(ds)
     if bad := [m.name for m in made if isinstance(m, BaselineClassifier) and m.name not in known]:

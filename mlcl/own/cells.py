@@ -6,7 +6,7 @@
 __all__ = ['is_missing', 'several', 'cell_text', 'cell_sets', 'count_unknown', 'sets_in', 'label_names', 'label_matrix']
 
 # %% ../../nbs/85_cells.ipynb #c0bd4678
-import ast, json, re
+import ast, json, re, unicodedata
 import numpy as np, pandas as pd
 from collections import Counter
 from sklearn.preprocessing import MultiLabelBinarizer
@@ -81,10 +81,14 @@ def _separator(cells):
     words = {w for c in cells for w in c.split()}
     return ' ' if 2*len(words) <= len({*cells}) else sep
 
+def _label(text):
+    "A label without blanks around it; letters with accents are written in one way."
+    return unicodedata.normalize('NFC', text.strip())
+
 def _item(l):
     "A label: a number of Python's own, else a text."
     if isinstance(l, np.generic): l = l.item()
-    return l if isinstance(l, (int, float)) and l == l else cell_text(l)
+    return l if isinstance(l, (int, float)) and l == l else _label(cell_text(l))
 
 def _members(c):
     "The labels in a collection, without empty ones."
@@ -101,6 +105,10 @@ def cell_sets(cells, # each a list of labels, or a text such as 'a|b', 'a; b' or
     ) -> list: # of lists of labels, which are texts
     "The label set of each cell, [] for an empty cell; `ValueError` for cells that cannot be read."
     if sep == '': raise ValueError('sep: expected what separates labels in a cell, got nothing')
+    if isinstance(cells, (str, bytes)): raise ValueError(f'cells: expected a list of cells, got one text {cells!r:.40}')
+    cells = list(cells)
+    if sep is not None and cells and all(several(c) or is_missing(c) for c in cells):
+        raise ValueError(f'sep: expected None where no cell is a text, got {sep!r}')
     known = dict.fromkeys(cell_text(c).strip() for c in cells if not several(c) and not is_missing(c))
     lists = {c: found for c in known if sep is None and (found := listed(c)) is not None}
     by, rest = sep or _separator(known.keys() - lists), {c for c in known if c not in lists and c not in NO_LABEL}
@@ -108,10 +116,10 @@ def cell_sets(cells, # each a list of labels, or a text such as 'a|b', 'a; b' or
         lists |= {c: found for c in rest if (found := listed(c, True)) is not None}
         if lists and lists.keys() >= rest: lists |= {c: [] for c in NO_LABEL}
     def one(c):
-        if several(c): return [cell_text(l) for l in _members(c)]
+        if several(c): return [_label(cell_text(l)) for l in _members(c)]
         if is_missing(c): return []
-        if (found := lists.get(text := cell_text(c).strip())) is not None: return list(found)
-        return [l.strip() for l in text.split(by) if l.strip()]
+        if (found := lists.get(text := cell_text(c).strip())) is not None: return list(map(_label, found))
+        return [_label(l) for l in text.split(by) if l.strip()]
     return [one(c) for c in cells]
 
 # %% ../../nbs/85_cells.ipynb #40b01c98

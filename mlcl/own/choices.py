@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SENTENCES', 'PICTURES', 'FROM_SCRATCH', 'WITH_WEIGHTS', 'LEARNING_RATES', 'OPTIONS', 'BOUNDS', 'WHOLE', 'COUNTED',
            'FEWEST', 'Plan', 'at_hand', 'pretrained', 'advice', 'unfrozen', 'choose_settings', 'label_thresholds',
-           'crossfitted', 'known_thresholds', 'probe_settings', 'by_label', 'solved', 'choose_readout', 'enough',
-           'probes', 'one_run', 'most_epochs', 'cost', 'fit_time', 'with_first', 'given_up', 'next_runs']
+           'crossfitted', 'known_thresholds', 'probe_settings', 'readable', 'by_label', 'solved', 'choose_readout',
+           'enough', 'probes', 'one_run', 'most_epochs', 'cost', 'fit_time', 'with_first', 'given_up', 'next_runs']
 
 # %% ../../nbs/67_choices.ipynb #003664f3
 import math
@@ -18,7 +18,9 @@ from ..data import Dataset, data_dir
 from ..encoders import local_weights
 from ..encoders.networks import MOBILENET_FILE
 from ..linear import logistic
+from ..losses import LOSSES
 from ..metrics import predict, scores, tune_threshold
+from .instances import dense
 from .options import positive, whole
 from ..probe import Probe, read_out
 from ..thresholds import shrunk_thresholds
@@ -98,6 +100,7 @@ def label_thresholds(y, # (n, L) labels of the validation split
                      prior: float = 10. # positives that the common threshold is worth
     ) -> np.ndarray: # (L,) thresholds
     "A threshold for each label; rare ones are drawn towards the common one, absent ones take that of Micro-F1."
+    y = dense(y)
     some = (np.asarray(y) == 1).any(0)
     shrunk = shrunk_thresholds(y, p, prior)
     return shrunk if some.all() else np.where(some, shrunk, tune_threshold(y, p, 'micro_f1'))
@@ -110,7 +113,7 @@ def crossfitted(y, # (n, L) labels of the validation split
     ) -> np.ndarray: # (n, L) of 0 and 1
     "Predictions of each part of the split with thresholds that the other parts chose; `ValueError` below two parts."
     whole('parts', parts, 2)
-    y, p = np.asarray(y), np.asarray(p)
+    y, p = np.asarray(dense(y)), np.asarray(p)
     part, res = np.random.default_rng(0).permutation(len(y)) % parts, np.empty(p.shape, np.uint8)
     for k in range(parts):
         here, rest = part == k, part != k
@@ -134,6 +137,12 @@ def probe_settings(thresholds, # a key of `COUNTED`
     ) -> dict: # settings of the readouts
     "Which readouts a run makes."
     return dict(kind='grid', epochs=10) if known_thresholds(thresholds) == .5 else dict(kind='linear')
+
+def readable(loss: str, known) -> list:
+    "Those readouts that a loss has: a head of its own, with a threshold of its own or with none."
+    head = LOSSES[loss].route == 'logits'
+    own = {'own@.5': head and LOSSES[loss].fixed_threshold}
+    return [k for k in known if own.get(k, head or not k.startswith('own'))]
 
 # %% ../../nbs/67_choices.ipynb #faba1bbc
 def by_label(found: dict, # name → `Readout`

@@ -20,11 +20,13 @@ from ..data import Dataset, own
 from ..encoders import encoder_class, make_encoder
 from ..encoders.images import available
 from ..losses import LOSSES
+from ..losses.checks import check_count, check_flag
 from ..labels import buckets
 from .baselines import CHOSEN_BY, baselines_for, measured, outcome, run_baseline, simple
 from .blend import run_blends
 from .choices import COUNTED, Plan, advice, by_label, choose_settings, cost, enough, given_up
 from .choices import most_epochs, next_runs, one_run, probe_settings, unfrozen, with_first
+from .instances import check_dataset
 from .read import folded, found, read
 from .report import results, score_name, together, write_report
 from .options import afford, check_output, positive, whole
@@ -226,6 +228,8 @@ ORDER = [*WANTED_FIRST, *(l for l in LOSSES if l not in WANTED_FIRST)]
 # %% ../../nbs/81_compare.ipynb #a4039c21
 def checked_losses(losses, **numbers) -> list: # names of losses
     "`ValueError` for unknown losses and numbers that are not positive."
+    if losses is not None and (isinstance(losses, str) or not hasattr(losses, '__iter__')):
+        raise ValueError(f'losses: expected a list of names, got {losses!r}')
     losses = list(dict.fromkeys(ORDER if losses is None else losses)) # each once
     if bad := [l for l in losses if l not in LOSSES]:
         raise ValueError(f"losses: expected names among {', '.join(LOSSES)}, got {', '.join(bad)}")
@@ -246,7 +250,10 @@ def _usable(ds, losses, say):
 
 def _data(data, reading, losses, say):
     "The data set, with what was found in it said, and its losses; `ValueError` where the memory does not suffice."
+    if isinstance(data, Dataset) and reading:
+        raise ValueError(f'{[*reading][0]}: expected nothing for a Dataset, which is read already')
     ds = data if isinstance(data, Dataset) else read(data, **reading)
+    check_dataset(ds)
     for line in found(ds): say(line)
     afford(memory(ds), 'training', 'take a sample of the rows, or leave out rare labels: min_count')
     own(ds)
@@ -317,7 +324,11 @@ def compare(data, # what `read` takes, or a `Dataset`
     "Train losses and baselines on a data set with the same budget, and say which to take."
     begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
-    whole('folds', folds, 2), probe_settings(thresholds) # said before any work
+    whole('folds', folds, 2), probe_settings(thresholds), check_flag(baselines, 'baselines') # said before any work
+    check_count(seeds, 'seeds'), check_count(jobs, 'jobs')
+    if not callable(say): raise ValueError(f'say: expected a function that takes a line, got {say!r}')
+    if encoder is not None and not (isinstance(encoder, str) and encoder):
+        raise ValueError(f'encoder: expected a name such as mlp or hf:NAME, got {encoder!r}')
     if out is not None: check_output(out)
     ds, losses = _data(data, reading, losses, say)
     if finetune: encoder = unfrozen(ds.kind, encoder)

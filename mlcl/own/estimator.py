@@ -21,11 +21,11 @@ from ..losses.checks import check_flag
 from ..probe import Probe
 from ..saved import can_be_loaded
 from .cells import sets_in, count_unknown, label_matrix, label_names, zero_one
-from .choices import COUNTED, choose_readout, choose_settings, known_thresholds, solved
-from .instances import aligned, dense, kind_of, texts
+from .choices import COUNTED, choose_readout, choose_settings, known_thresholds, readable, solved
+from .instances import _numbers, aligned, check_dataset, check_pictures, dense, kind_of, texts
 from .options import afford, builtin, check_output, positive, whole
 from .pictures import Files
-from .tables import _check_names, column_numbers
+from .tables import columns
 
 # %% ../../nbs/83_estimator.ipynb #b9ae8e8e
 DEFAULT_LOSS = 'bce' # see below
@@ -37,33 +37,34 @@ def repeats(weights: np.ndarray, # (N,) at least 0
     low = np.floor(weights)
     return (low + (rng.random_sample(len(low)) < weights - low)).astype(int)
 
-# %% ../../nbs/83_estimator.ipynb #556b364a
-SPARSE = ('csr', 'csc', 'coo')
-
-def _numbers(X):
-    "A frame of finite numbers; names of columns are texts where some of them are."
-    names = list(X.columns)
-    if any(isinstance(n, str) for n in names): names = list(map(str, names))
-    _check_names(map(str, names))
-    return pd.DataFrame(column_numbers(X, 'X'), columns=X.columns if names == list(X.columns) else names)
-
 # %% ../../nbs/83_estimator.ipynb #556b364b
 class _Instances:
     "Instances and labels in the forms that training needs."
     def _instances(self, X, reset=False):
         "Instances in the form that the encoders take."
+        if hasattr(X, 'detach') or isinstance(X, np.ma.MaskedArray): X = dense(X)
+        if hasattr(X, '__next__'): X = list(X)
+        if not reset and isinstance(X, (list, tuple, np.ndarray, pd.Series, pd.DataFrame)) and not len(X):
+            raise ValueError('X: expected instances, got none')
         kind = kind_of(X)
         if reset: self.kind_ = kind
         elif kind != self.kind_: raise ValueError(f'X: expected {self.kind_} data, as in fit, got {kind} data')
         if kind == 'text': return self._names(X, texts(X), reset)
         if kind == 'image' and getattr(X, 'ndim', 4) == 3 and X.shape[2] == 3:
             raise ValueError(f'X: expected several pictures (N, h, w, 3), got one {X.shape}')
-        if kind == 'image': return X if isinstance(X, (Files, np.ndarray)) else list(X)
-        if isinstance(X, pd.DataFrame): X = _numbers(X)
-        least = 4 if reset else 1
-        if isinstance(X, np.ma.MaskedArray): X = dense(X)
-        x = validate_data(self, X, dtype=np.float32, reset=reset, accept_sparse=SPARSE, ensure_min_samples=least)
+        if kind == 'image':
+            if not isinstance(X, Files): check_pictures(X)
+            return X if isinstance(X, (Files, np.ndarray)) else list(X)
+        if isinstance(X, pd.DataFrame): X = _numbers(X) if reset else self._in_order(_numbers(X))
+        how = dict(accept_sparse=('csr', 'csc', 'coo'), ensure_min_samples=4 if reset else 1)
+        x = validate_data(self, X, dtype=np.float32, reset=reset, **how)
         return np.ascontiguousarray(dense(x))
+
+    def _in_order(self, X):
+        "The columns that the data set of the training named, in its order."
+        names = None if hasattr(self, 'feature_names_in_') else self.columns_.get('features')
+        by_name = names and any(isinstance(c, str) for c in X.columns)
+        return X[columns(names, list(X), 'X')].to_numpy() if by_name else X
 
     def _names(self, X, x, reset):
         "Texts; the name of their column is remembered."
@@ -83,8 +84,11 @@ class _Labels:
             if lost: raise ValueError(f'y: expected the columns of fit, got none named {lost[0]!r}')
             y = y.iloc[:, [at[c] for c in self.classes_.tolist()]]
         if (m := zero_one(dense(y))) is not None:
-            if m[0].shape[1] == len(self.classes_): return m[0], np.zeros(len(m[0]), bool)
-            raise ValueError(f'y: expected {len(self.classes_)} columns, got {m[0].shape[1]}')
+            if m[0].shape[1] != len(self.classes_):
+                raise ValueError(f'y: expected {len(self.classes_)} columns, got {m[0].shape[1]}')
+            if (bad := (m[0] != 0) & (m[0] != 1) & (m[0] == m[0])).any():
+                raise ValueError(f'y: expected only 0 and 1, got {m[0][bad][0]}')
+            return m[0], np.zeros(len(m[0]), bool)
         sets, at = sets_in(y, self.sep), {c: i for i, c in enumerate(self.classes_.tolist())}
         Y = np.zeros((len(sets), len(at)), int)
         for i, s in enumerate(sets): Y[i, [at[l] for l in s if l in at]] = 1
@@ -102,11 +106,12 @@ class _Fit:
         if y is None: raise ValueError('fit requires y to be passed, but the target y is None')
         self.check_params()
         aligned(X, y)
+        self._forget()
         x, (Y, names) = self._instances(X, reset=True), label_matrix(dense(y), unknown=self.unknown, sep=self.sep)
         check_consistent_length(x, Y)
         self._check_unknown(y)
         parts = self._weighted(self._parts(Y), X, sample_weight)
-        self.fit_dataset(Dataset('data', self.kind_, x, Y, list(map(str, names)), parts, ''))
+        self._train(Dataset('data', self.kind_, x, Y, list(map(str, names)), parts, ''))
         self.classes_ = names
         return self
 
@@ -143,12 +148,6 @@ class _Parts:
         return parts
 
 # %% ../../nbs/83_estimator.ipynb #c9be2779
-def readable(loss: str, known) -> list:
-    "Those readouts that a loss has: a head of its own, with a threshold of its own or with none."
-    head = LOSSES[loss].route == 'logits'
-    own = {'own@.5': head and LOSSES[loss].fixed_threshold}
-    return [k for k in known if own.get(k, head or not k.startswith('own'))]
-
 TYPES = dict(loss=str, encoder=str, settings=dict, readout=str, unknown=str, sep=str)
 
 class _Params:
@@ -169,6 +168,8 @@ class _Params:
         if self.readout not in (None, *(some := readable(self.loss, known))):
             raise ValueError(f"readout: expected one of {', '.join(some)} for {self.loss}, got {self.readout!r}")
         for k in ('finetune', 'refit'): check_flag(getattr(self, k), k)
+        if bad := [k for k in ('encoder', 'sep') if getattr(self, k) == '']:
+            raise ValueError(f'{bad[0]}: expected a text or None, got an empty text')
         for k in ('epochs', 'batch_size'): whole(k, getattr(self, k))
         positive('lr', self.lr)
 
@@ -186,7 +187,15 @@ class _FitDataset:
                     ds: Dataset # its splits 'train' and 'val' are used
         ):
         "Fit on a data set with splits, such as `read` makes."
-        self.check_params()
+        self.check_params(), check_dataset(ds, ('train', 'val'))
+        self._forget()
+        return self._train(ds)
+
+    def _forget(self):
+        "What an earlier fit knew of its columns."
+        for k in ('feature_names_in_', 'n_features_in_', 'text_name_'): self.__dict__.pop(k, None)
+
+    def _train(self, ds):
         encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size, self.finetune)
         more, seed = builtin(self.settings or {}), self._seed()
         if isinstance(more.get('encoder'), dict): more['encoder'] = s['encoder'] | more['encoder']
@@ -258,6 +267,8 @@ class _Score:
         count_unknown(np.asarray(Y), self.unknown) # as in `fit`
         Y = np.where(gaps, P if self.unknown == 'mask' else 0, Y).astype(int) # what is unknown cannot be wrong
         P[beside] = 1 - Y[beside] # a label unknown to the model makes the whole set wrong
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, Y, ensure_non_negative=True)
         return float(accuracy_score(Y, P, sample_weight=sample_weight))
 
 # %% ../../nbs/83_estimator.ipynb #648ce85b

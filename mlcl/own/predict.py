@@ -10,6 +10,7 @@ import json, os, sys
 import pandas as pd
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
+from ..losses.checks import check_flag
 from .cells import cell_text
 from .baselines import BaselineClassifier
 from .blend import Blend, load_model
@@ -107,6 +108,8 @@ def predictions(model: MultiLabelClassifier, # or a file that holds one
                 allow_outside: bool = False # also read pictures outside the folder of the table
     ): # tables, one after the other: instance, kept columns, labels (lists), a probability for each label
     "Labels and probabilities for new instances, piece by piece; `ValueError` for data that do not fit the model."
+    check_flag(wide, 'wide'), check_flag(allow_outside, 'allow_outside')
+    if not str(path): raise ValueError('path: expected a file or a folder, got an empty text')
     rows, path, asked, n = whole('rows', rows), Path(path), dict(text=text, images=images, features=features), 0
     model = _model(model, path)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')

@@ -12,6 +12,7 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
+from ..losses.checks import check_count
 
 # %% ../../nbs/69_quality.ipynb #798ad3c9
 ENOUGH = 10 # positives and negatives that a label needs for its own curve
@@ -44,23 +45,33 @@ def calibrate(y, # (n, L) labels of the validation split, 0 or 1, NaN where unkn
     return lambda t: np.stack([f(c) for f, c in zip(own, np.asarray(t, float).T)], 1)
 
 # %% ../../nbs/69_quality.ipynb #e2744369
+def _labels(y):
+    "Labels as numbers, NaN where unknown."
+    y = np.ma.filled(np.ma.asarray(y, float), np.nan)
+    if not np.isin(y[y == y], (0, 1)).all(): raise ValueError('y: expected 0, 1 or NaN, got other numbers')
+    if not (y == y).any(): raise ValueError('y: expected known labels, got none')
+    return y
+
 def _alike(y, p):
-    if np.shape(y) != np.shape(p): raise ValueError(f'p: expected the shape of y, {np.shape(y)}, got {np.shape(p)}')
-    if ((np.asarray(p) < 0) | (np.asarray(p) > 1)).any(): raise ValueError('p: expected probabilities in [0, 1]')
+    "Labels and probabilities."
+    y, p = _labels(y), np.asarray(p, float)
+    if y.shape != p.shape: raise ValueError(f'p: expected the shape of y, {y.shape}, got {p.shape}')
+    if not ((p >= 0) & (p <= 1)).all(): raise ValueError('p: expected probabilities in [0, 1]')
+    return y, p
 
 def brier(y, # (n, L) labels, 0 or 1, NaN where unknown
           p # (n, L) probabilities
     ) -> float: # 0 is perfect
     "Mean squared distance of probability and label (Brier 1950); `ValueError` for different shapes."
-    _alike(y, p)
-    return float(np.nanmean((np.asarray(p) - np.asarray(y))**2))
+    y, p = _alike(y, p)
+    return float(np.nanmean((p - y)**2))
 
 def reliability(y, p, # (n, L) labels and probabilities
                 bins: int = 10 # of equal width
     ) -> list: # rows with the mean probability, the share of positives and the number of entries of a bin that has any
     "How often a label is present, by predicted probability; `ValueError` for different shapes or no bin."
-    _alike(y, p)
-    if bins < 1: raise ValueError(f'bins: expected at least 1, got {bins!r}')
+    y, p = _alike(y, p)
+    check_count(bins, 'bins')
     known = np.ravel(y) == np.ravel(y)
     y, p = np.ravel(y)[known], np.ravel(p)[known]
     at = np.minimum((p*bins).astype(int), bins - 1)
@@ -70,7 +81,8 @@ def reliability(y, p, # (n, L) labels and probabilities
 # %% ../../nbs/69_quality.ipynb #d2a719ac
 def _known(y, s, k):
     "Labels, and scores that come last where a label is unknown."
-    y, s = np.asarray(y), np.asarray(s)
+    y, s = _labels(y), np.asarray(s, float)
+    if np.isnan(s).any(): raise ValueError('s: expected scores, got NaN')
     if not 1 <= k <= y.shape[1]: raise ValueError(f'k: expected 1 to {y.shape[1]}, the number of labels, got {k!r}')
     return (y == 1).astype(int), np.where(y == y, s, s.min() - 1)
 
@@ -95,12 +107,17 @@ def propensities(counts, # (L,) positives in the training split
                  a: float = .55, b: float = 1.5 # A and B
     ) -> np.ndarray: # (L,) in (0, 1]
     "The estimated probability that a true label was recorded (Jain et al. 2016)."
+    counts = np.asarray(counts, float)
+    if not n >= 1 or not ((counts >= 0) & (counts <= n)).all():
+        raise ValueError(f'counts: expected 0 to n positives for each label and n of at least 1, got n = {n!r}')
     c = max(np.log(n) - 1, 0)*(b + 1)**a
-    return 1/(1 + c*(np.asarray(counts) + b)**-a)
+    return 1/(1 + c*(counts + b)**-a)
 
 def propensity_precision_at(y, s, k: int, propensity) -> float: # (n, L) labels and scores; (L,)
     "Propensity-scored precision of the first k (Jain et al. 2016), as a share of the best possible."
     y, s = _known(y, s, k)
+    if not ((np.asarray(propensity) > 0) & (np.asarray(propensity) <= 1)).all():
+        raise ValueError('propensity: expected numbers above 0 and up to 1')
     gain = y/propensity
     had, best = (np.take_along_axis(gain, _top(t, k), 1).sum() for t in (s, gain))
     return float(had/best) if best else 0.

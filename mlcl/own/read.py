@@ -12,8 +12,9 @@ import numpy as np, pandas as pd
 from pathlib import Path
 from ..data import Dataset, digest, facts
 from ..data import split as stratify
+from ..losses.checks import check_count, check_flag
 from .cells import cell_text, cell_sets, count_unknown, is_binary, label_matrix, is_missing, zero_one
-from .instances import aligned, dense, instances, kind_of, table_of, texts
+from .instances import aligned, check_pictures, dense, instances, kind_of, table_of, texts
 from .options import check_seed, shown, whole
 from .pictures import Files, check_images
 from .tables import column_numbers, columns, read_arrays, unnamed
@@ -106,9 +107,14 @@ def _table_parts(data, text, images, features, labels, split, sep, encoding, all
 def _pair(data):
     "Instances and labels that are given as arrays or lists."
     if len(data) != 2: raise ValueError(f'data: expected a pair (X, y), got {len(data)} things')
+    aligned(*data)
     x, y = map(dense, data)
-    aligned(x, y)
     return texts(x) if kind_of(x) == 'text' else x, y
+
+def _named(x):
+    "The columns of a frame of numbers that has names."
+    named = isinstance(x, pd.DataFrame) and kind_of(x) == 'features' and any(isinstance(c, str) for c in x.columns)
+    return dict(features=[*map(str, x.columns)]) if named else {}
 
 # %% ../../nbs/80_read.ipynb #0025c170
 def _applies(data, asked) -> bool: # is it an archive of arrays?
@@ -140,11 +146,12 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
 
     `ValueError` for what makes no sense, `FileNotFoundError` for no file.
     """
-    min_count, names, part, used, said = whole('min_count', min_count, 0), None, None, {}, []
+    min_count, names, part, used, said = check_count(min_count, 'min_count', 0), None, None, {}, []
+    check_flag(allow_outside, 'allow_outside')
     check_seed(seed)
     asked = dict(text=text, images=images, features=features, labels=labels, split=split, sep=sep, encoding=encoding)
     archive = _applies(data, asked)
-    if isinstance(data, tuple): name, (x, y) = 'data', _pair(data)
+    if isinstance(data, tuple): name, (x, y), used = 'data', _pair(data), _named(data[0])
     elif archive: name, (x, y, names, part) = Path(data).stem, _archive(data, features, labels or 'y')
     else: name, x, y, part, used, said = _table_parts(data, **asked, allow_outside=allow_outside)
     if unknown in ('absent', 'mask') and zero_one(y) is None:
@@ -179,6 +186,7 @@ def _checked_instances(x, n):
         raise ValueError(f'data: expected at least 30 instances with as many label sets, got {len(x)} and {n}')
     kind = kind_of(x)
     if kind == 'features': x = column_numbers(pd.DataFrame(x), 'features')
+    if kind == 'image' and not isinstance(x, Files): check_pictures(x)
     if kind == 'image' and not isinstance(x, Files) and any(np.asarray(p).dtype != np.uint8 for p in x):
         raise ValueError('images: expected uint8 pictures (h, w) or (h, w, 3), got other numbers')
     if kind == 'text' and not any(s.strip() for s in x): raise ValueError('text: expected texts, got only empty cells')

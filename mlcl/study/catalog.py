@@ -38,8 +38,10 @@ def study(name: str, quick: Callable = None):
         raise ValueError(f'name: expected letters, digits and underscores, got {name!r}')
     def add(make):
         if not make.__doc__: raise ValueError(f'study {name}: expected a docstring of one line about it, got none')
-        if name in STUDIES and (other := STUDIES[name].make.__name__) != make.__name__:
-            raise ValueError(f'name: expected one that no study has, got {name!r}, which is made by {other}')
+        old = STUDIES[name].make if name in STUDIES else make
+        where = {old.__module__, make.__module__} # a cell may be run again, and a notebook holds what it exports
+        if old.__name__ != make.__name__ or len(where - {'__main__'}) > 1:
+            raise ValueError(f'name: expected one that no study has, got {name!r}, which is made by {old.__name__}')
         STUDIES[name] = Study(name, make.__doc__, make, quick)
         return make
     return add
@@ -340,6 +342,7 @@ def parse_only(text: str # 'dataset=yeast,loss=reg,loss=bce'
         if not eq: raise ValueError(f"only: expected key=value, got {part!r}")
         one_of('only: key', key, KEYS)
         res.setdefault(key, set()).add(value)
+    if text and not res: raise ValueError(f"only: expected key=value, got {text!r}")
     return res
 
 # %% ../../nbs/63_catalog.ipynb #140fa5fe
@@ -350,7 +353,8 @@ def experiments(name: str, # a key of `STUDIES`
     "The experiments of a study, or the selected ones."
     one_of('study', name, list(STUDIES))
     s = STUDIES[name]
-    res = s.quick() if quick and s.quick else s.make()
+    if quick not in (True, False): raise ValueError(f'quick: expected True or False, got {quick!r}')
+    res = list(dict.fromkeys(s.quick() if quick and s.quick else s.make())) # each once
     for key, values in parse_only(only or '').items():
         text = {e: f'{getattr(e, key):g}' if key == 'fraction' else str(getattr(e, key)) for e in res}
         for v in values: one_of(f'only: {key}', v, set(text.values()))

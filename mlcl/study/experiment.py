@@ -148,9 +148,17 @@ def _check(s):
     for c in kept: one_of('settings.checkpoints', c, ['last', 'best'])
     for k in ('bootstrap', 'finetune'): _number(k, s[k])
     for k in ('epochs', 'heads', 'batch_size'): _number(f'probe.{k}', s['probe'][k], 1)
-    for k, least in dict(most=1, resplit=0).items(): _number(f'data.{k}', s['data'].get(k), least, none=True)
+    for k, least in dict(most=1, resplit=0, n=10).items(): _number(f'data.{k}', s['data'].get(k), least, none=True)
     try: check_grid(s['probe']['grid'])
     except ValueError as e: raise ValueError(f'settings.probe.{e}') from None
+
+# %% ../../nbs/60_experiment.ipynb #7cb73ab4
+def _check_encoder(spec, settings):
+    "`ValueError` for options that no network can be built with."
+    from mlcl.encoders import encoder_class
+    checks = encoder_class(spec)[0].checks
+    try: [checks[k](v, k) for k, v in settings.items() if k in checks]
+    except ValueError as e: raise ValueError(f'settings.encoder.{e}') from None
 
 @cache
 def _check_loss(name, settings):
@@ -170,6 +178,7 @@ def full_settings(dataset: str, encoder: str, loss: str, settings: dict) -> dict
     res = _filled('settings', plain(settings), {**DEFAULTS, **SETTINGS, 'finetune': 0})
     res |= {k: _filled(f'settings.{k}', res[k], v) for k, v in known.items()}
     _check(res)
+    _check_encoder(encoder, res['encoder'])
     _check_loss(loss, json.dumps(plain(res['loss'])))
     return plain(_short(res, newer))
 

@@ -45,9 +45,12 @@ def _column(values):
 
 # %% ../../nbs/62_store.ipynb #0c21b72e
 def to_table(records: list[dict]) -> pa.Table: # a row a record
-    "Records as a table; `from_table` undoes it; `ValueError` for columns of one name."
+    "Records as a table; `from_table` undoes it; `ValueError` for columns of one name, or a name that would be lost."
     rows = [flat(r) for r in records]
     names = list(dict.fromkeys(k for r in rows for k in r))
+    bad = [k for r in records for k in r if '.' in k or k in ('', 'fields')] # and then those of metrics
+    bad += [n for n in names if ' ' in n or n.endswith(('{}', '.')) or n == 'metrics.fields']
+    if bad: raise ValueError(f"records: expected names without spaces, '{{}}' and, in fields, dots, got {bad[0]!r}")
     columns = {n: _column([r.get(n) for r in rows]) for n in names}
     short = {n: n.removeprefix('metrics.') for n in names} # a metric's column bears its plain name
     if len(set(short.values())) < len(names): raise ValueError(f'records: expected distinct columns, got {names}')
@@ -91,7 +94,7 @@ def _rebuild(t, fields):
 def from_table(t: pa.Table # from `to_table`; columns may be missing
     ) -> list[dict]:
     "The records of a table."
-    kinds, res = t['fields'].combine_chunks().dictionary_encode(), [None]*len(t)
+    kinds, res = t['fields'].combine_chunks().dictionary_encode(), [{} for _ in range(len(t))]
     for i, fields in enumerate(kinds.dictionary.to_pylist()):
         rows = np.flatnonzero(kinds.indices.to_numpy() == i)
         for k, r in zip(rows.tolist(), _rebuild(t.take(rows), fields)): res[k] = r
@@ -169,8 +172,7 @@ def _write(self: Store):
 def check(self: Store):
     "OSError unless the store can be written, ValueError if it is damaged: raised before any work is done."
     with self._write(): pass
-    if self.published.exists():
-        self._schema()
+    if self.published.exists(): self._schema()
 
 # %% ../../nbs/62_store.ipynb #f1d01060
 @patch
@@ -181,8 +183,8 @@ def _table(self: Store, **how):
 
 @patch
 def _schema(self: Store):
-    "The names of its columns."
-    try: return pq.read_schema(self.published).names
+    "Its columns."
+    try: return pq.read_schema(self.published)
     except (pa.ArrowInvalid, OSError) as e: raise ValueError(f'{self.published}: damaged ({e}). Restore it') from None
 
 @patch
@@ -226,6 +228,7 @@ def append(self: Store, records: list[dict] # all records of one run
     if any((r['run'], r['of']) != (run, n) for r in records):
         raise ValueError(f'records: expected all of run {run}, got {n} of {records[0]["of"]}')
     text = [json.dumps(r, ensure_ascii=False, allow_nan=False, separators=(',', ':')) for r in records]
+    to_table(records) # what could not be published is refused now
     with self._write() as db:
         if self._has(db, run): return False
         rows = [(r['id'], run, 'error' in r, t) for r, t in zip(records, text)]
@@ -237,7 +240,7 @@ def _asked(filters):
     some = {k: list(v) if isinstance(v, (list, tuple, set, range)) else [v] for k, v in filters.items()}
     some = {k: [v.item() if isinstance(v, np.generic) else v for v in vs] for k, vs in some.items()}
     for k, vs in some.items():
-        if bad := [v for v in vs if not isinstance(v, (str, int, float))]:
+        if bad := [v for v in vs if isinstance(v, bool) or not isinstance(v, (str, int, float))]:
             raise ValueError(f'{k}: expected a text, a number or several, got {bad[0]!r:.60}')
     return some
 
@@ -254,12 +257,15 @@ def _columns(self: Store, fields):
     if fields is None: return None
     return [w.removeprefix('metrics.') for w in self._words() if w.partition('.')[0] in fields] + ['fields']
 
+# %% ../../nbs/62_store.ipynb #0ae792b6
 @patch
 def _from_parquet(self: Store, fields, some):
     if not self.published.exists(): return []
-    known = set(self._schema())
-    if not known >= some.keys(): return []
-    tests = [(k, 'in', v) for k, v in some.items()]
+    types = {c.name: str(c.type) for c in self._schema()}
+    if some and not {w for w in self._words() & types.keys() if '.' not in w} >= some.keys(): return []
+    def fits(k, v): return types[k] in (['string'] if isinstance(v, str) else ['int64', 'double'])
+    tests = [(k, 'in', [v for v in vs if fits(k, v)]) for k, vs in some.items()]
+    if not all(vs for _, _, vs in tests): return []
     return from_table(self._table(columns=self._columns(fields), filters=tests or None))
 
 # %% ../../nbs/62_store.ipynb #80e8f307
@@ -275,8 +281,8 @@ def _ask(self: Store, sql, values=()):
 def _from_sqlite(self: Store, fields, some, failed='0'):
     where, values = [f'failed in ({failed})'], []
     for k, v in some.items():
-        column = 'run' if k == 'run' else f"json_extract(record, '$.{k}')"
-        where.append(f'{column} in ({", ".join("?"*len(v))})')
+        if k != 'run': values.append(f'$.{json.dumps(k, ensure_ascii=False)}')
+        where.append(f'{"run" if k == "run" else "json_extract(record, ?)"} in ({", ".join("?"*len(v))})')
         values += v
     text = self._ask(f'select record from records where {" and ".join(where)} order by rowid', values)
     recs = [r for r in (json.loads(t) for t, in text) if 'error' in r or r['run'] not in self._runs()]
