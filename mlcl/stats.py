@@ -142,6 +142,8 @@ def _row(group, metric, level):
     return dict(mean=mean, lower=lo, upper=hi, n_seeds=len(m))
 
 # %% ../nbs/46_stats.ipynb #304fd355
+def _several(names): return (names,) if isinstance(names, str) else tuple(names)
+
 def leaderboard(records: list, # record dicts
                 metric: str = 'macro_f1', # a key of the records' `metrics`
                 readout: str = None, # one readout; by default all, each in its own row
@@ -188,8 +190,8 @@ def effect(records: list, # record dicts
     where a side has no records, or both have no seed in common or were made on different data.
     """
     ra, rb = readout if isinstance(readout, (tuple, list)) else (readout, readout)
-    if ra == rb and (both := {*_losses(a, 'a')} & {*_losses(others, 'others')}):
-        raise ValueError(f"others: expected other losses than a with the readout {ra!r}, got {min(both)!r} twice")
+    if ra == rb and len(one := {*_losses(a, 'a')}) == 1 and one <= {*_losses(others, 'others')}:
+        raise ValueError(f"others: expected other losses than a with the readout {ra!r}, got {min(one)!r} twice")
     held = _held(records, dataset, checkpoint)
     a, b = (_best(held, dataset, l, r, metric) for l, r in ((_losses(a, 'a'), ra), (_losses(others, 'others'), rb)))
     one, two = (_by_seed(held, dataset, l, r, 'test', metric) for l, r in ((a, ra), (b, rb)))
@@ -212,7 +214,6 @@ def _held(records, dataset, checkpoint):
             held.setdefault((r['loss'], r['readout'], r['split']), []).append(r)
     return held
 
-def _several(names): return (names,) if isinstance(names, str) else tuple(names)
 def _losses(names, argument):
     "One loss or several, as a tuple; `ValueError` for none."
     names = _several(names)
