@@ -87,7 +87,7 @@ def hidden_layers(sizes: list, # units of the input and of each layer
 
 # %% ../../nbs/73_features.ipynb #c686969c
 def _several(x, name: str):
-    "`ValueError` unless `x` is one whole number above 0 or more, in a list."
+    "`ValueError` unless `x` is a list of whole numbers above 0, at least one."
     if np.ndim(x) != 1 or not len(x): raise ValueError(f'{name}: expected whole numbers, at least one, got {x!r}')
     for v in x: check_count(v, name)
 def _share(x, name: str): check_range(x, name, 1)

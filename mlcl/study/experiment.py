@@ -157,7 +157,8 @@ def _check_encoder(spec, settings):
     "`ValueError` for options that no network can be built with."
     from mlcl.encoders import encoder_class
     checks = encoder_class(spec)[0].checks
-    try: [checks[k](v, k) for k, v in settings.items() if k in checks]
+    try:
+        for k in checks.keys() & settings.keys(): checks[k](settings[k], k)
     except ValueError as e: raise ValueError(f'settings.encoder.{e}') from None
 
 @cache
