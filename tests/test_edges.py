@@ -412,7 +412,8 @@ def test_a_column_of_labels_is_whole():
     assert OneHot([1., 0.]).idx.tolist() == [1, 0] and OneHot([]).shape == (0, 0)
     y = torch.eye(2)
     for call, said in [(lambda: OneHot([.7, 1.2]), 'idx'), (lambda: OneHot([0], n_labels=2.7), 'n_labels'),
-                       (lambda: jaccard(2*y, y), 'a'), (lambda: jaccard(y, y*np.nan), 'b'), (lambda: union(y/2, y), 'a'),
+                       (lambda: jaccard(2*y, y), 'a'), (lambda: jaccard(y, y*np.nan), 'b'),
+                       (lambda: union(y/2, y), 'a'),
                        (lambda: coverage(y, 3*y), 'b')]:
         with pytest.raises(ValueError, match=f'^{said}: expected'): call()
 
@@ -441,9 +442,11 @@ def test_what_pack_did_not_write(bad):
 
 
 def scored(loss, seed=0, value=.5, dataset='yeast', split='test'):
-    return dict(id=f'{dataset}{loss}{seed}', loss=loss, dataset=dataset, encoder='mlp', settings={}, fraction=1., seed=seed,
+    return dict(id=f'{dataset}{loss}{seed}', loss=loss, dataset=dataset, encoder='mlp', settings={}, fraction=1.,
+                seed=seed,
                 split=split, readout='probe1', checkpoint='last', metrics=dict(macro_f1=value))
-RECORDS = [scored(l, s, .5 + .01*i, d) for d in ('yeast', 'yeast2') for i, l in enumerate(('reg', 'bce')) for s in (0, 1)]
+RECORDS = [scored(l, s, .5 + .01*i, d) for d in ('yeast', 'yeast2') for i, l in enumerate(('reg', 'bce'))
+           for s in (0, 1)]
 
 
 def test_names_are_names():
@@ -465,7 +468,8 @@ EQUAL = pd.DataFrame(np.ones((3, 3)), list('abc'))
     (lambda: holm(pd.Series(dict(a=2.))), 'p: '), (lambda: m.resample(5, seed=-1), 'seed: '),
     (lambda: logistic(*table(), steps=-5), 'steps: '), (lambda: logistic(*table(), steps=0), 'steps: '),
     (lambda: logistic(*table(), tol=np.nan), 'tol: '), (lambda: logistic(*table(), block=0), 'block: '),
-    (lambda: logistic(*table()).logits(table()[0], -1), 'k: '), (lambda: logistic(*table()).logits(table()[0], 11), 'k: '),
+    (lambda: logistic(*table()).logits(table()[0], -1), 'k: '),
+    (lambda: logistic(*table()).logits(table()[0], 11), 'k: '),
     (lambda: probe_grid(*table(), *table(), epochs=1).proba(table()[0], -1), 'point: '),
     (lambda: probe_grid(*table(), *table(), epochs=1).proba(table()[0], 8), 'point: ')])
 def test_numbers_and_names_that_mean_nothing(call, said):
@@ -489,7 +493,8 @@ def test_a_study_is_a_list_of_different_runs(monkeypatch):
 
 
 WORDS = Vocabulary(['a', 'b'], [1., 1.]).config
-@pytest.mark.parametrize('name, args', [('mlp', dict(n_features=3, widths=(0,))), ('mlp', dict(n_features=3, widths=())),
+@pytest.mark.parametrize('name, args', [
+    ('mlp', dict(n_features=3, widths=(0,))), ('mlp', dict(n_features=3, widths=())),
     ('mlp', dict(n_features=3, dropout=np.nan)), ('bag', dict(vocab=WORDS, emb=0)),
     ('bag', dict(vocab=WORDS, dropout_in=2)), ('bag', dict(vocab=WORDS, gain=0)), ('conv', dict(vocab=WORDS, spans=())),
     ('conv', dict(vocab=WORDS, spans=(0,))), ('conv', dict(vocab=WORDS, filters=0)),

@@ -93,11 +93,16 @@ def test_losses_are_told_apart_without_colour_in_the_explorer(explorer):
     assert len({(r["mark"], r["logits"]) for r in losses}) == len(losses) > 5
     for a, b in itertools.combinations(losses, 2):
         assert (a["mark"] == b["mark"]) == (LOSS_STYLE[a["key"]][1] == LOSS_STYLE[b["key"]][1])
-    marks = each(explorer, "#ex-rows .plot path", "[e.getAttribute('d'), e.getBoundingClientRect().toJSON()]")
-    lines = each(explorer, "#ex-rows .plot line", "e.getBoundingClientRect().top")
-    assert {shape for shape, _ in marks} == {r["mark"] for r in losses}
-    for (_, box), line in zip(marks, lines, strict=True):
-        assert 6 < box["width"] < 16 and abs(box["top"] + box["height"]/2 - line) < 3
+    seen = set()
+    for study, readout in (("matched", "linear@features|each"), ("labels", "probe1")): # each has losses of its own
+        Select(explorer.find_element("id", "ex-set")).select_by_value(f"emotions ({study})")
+        Select(explorer.find_element("id", "ex-readout")).select_by_value(readout)
+        marks = each(explorer, "#ex-rows .plot path", "[e.getAttribute('d'), e.getBoundingClientRect().toJSON()]")
+        lines = each(explorer, "#ex-rows .plot line", "e.getBoundingClientRect().top")
+        seen |= {shape for shape, _ in marks}
+        for (_, box), line in zip(marks, lines, strict=True):
+            assert 6 < box["width"] < 16 and abs(box["top"] + box["height"]/2 - line) < 3
+    assert seen == {r["mark"] for r in losses}
 
 
 def test_filters_of_the_explorer(explorer):

@@ -389,8 +389,8 @@ def broken(ds, how):
 @pytest.mark.parametrize("how", ["few", "same", "twice", "below", "none", "pair"])
 def test_a_data_set_whose_parts_do_not_fit_is_refused(how, numbers, tmp_path):
     ds = broken(read(numbers[:2]), how)
-    for f in (classifier().fit_dataset, BaselineClassifier("logistic").fit_dataset, Blend("logistic+frequent").fit_dataset):
-        raises("ds", lambda: f(ds))
+    for model in (classifier(), BaselineClassifier("logistic"), Blend("logistic+frequent")):
+        raises("ds", lambda: model.fit_dataset(ds))
     if how != "pair": raises("ds", lambda: compare(ds, losses=["bce"], out=tmp_path/"c"))
 
 

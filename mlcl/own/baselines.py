@@ -198,8 +198,7 @@ class BaselineClassifier(Predicts):
 
     def fit_dataset(self, ds: Dataset):
         "Train on the training split; choose strength, thresholds and probabilities on the validation split."
-        self.check_params()
-        check_dataset(ds, ('train', 'val'))
+        self.check_params(), check_dataset(ds, ('train', 'val'))
         fit = fit_baseline(ds, self.name, self.random_state)
         r, y = fit.readouts[self.readout], ds.y[ds.splits['val']]
         self.view_, self.model_ = fit.view, fit.model

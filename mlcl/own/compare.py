@@ -237,6 +237,16 @@ def checked_losses(losses, **numbers) -> list: # names of losses
     for k, v in numbers.items(): (positive if k in ('lr', 'time_budget') else whole)(k, v)
     return losses
 
+# %% ../../nbs/81_compare.ipynb #a4039c22
+def check_options(seeds, jobs, encoder, thresholds, baselines, folds, say, out):
+    "`ValueError` for options of `compare` that make no sense."
+    check_count(seeds, 'seeds'), check_count(jobs, 'jobs'), whole('folds', folds, 2)
+    probe_settings(thresholds), check_flag(baselines, 'baselines')
+    if not callable(say): raise ValueError(f'say: expected a function that takes a line, got {say!r}')
+    if encoder is not None and not (isinstance(encoder, str) and encoder):
+        raise ValueError(f'encoder: expected a name such as mlp or hf:NAME, got {encoder!r}')
+    if out is not None: check_output(out)
+
 # %% ../../nbs/81_compare.ipynb #ee8bacc6
 def _usable(ds, losses, say):
     "The losses that these data allow: where labels are unknown, a contrastive one is left out, or refused if named."
@@ -324,12 +334,7 @@ def compare(data, # what `read` takes, or a `Dataset`
     "Train losses and baselines on a data set with the same budget, and say which to take."
     begun, given = time.monotonic(), dict(epochs=epochs, lr=lr, batch_size=batch_size)
     losses = checked_losses(losses, seeds=seeds, jobs=jobs, time_budget=time_budget, **given)
-    whole('folds', folds, 2), probe_settings(thresholds), check_flag(baselines, 'baselines') # said before any work
-    check_count(seeds, 'seeds'), check_count(jobs, 'jobs')
-    if not callable(say): raise ValueError(f'say: expected a function that takes a line, got {say!r}')
-    if encoder is not None and not (isinstance(encoder, str) and encoder):
-        raise ValueError(f'encoder: expected a name such as mlp or hf:NAME, got {encoder!r}')
-    if out is not None: check_output(out)
+    check_options(seeds, jobs, encoder, thresholds, baselines, folds, say, out) # said before any work
     ds, losses = _data(data, reading, losses, say)
     if finetune: encoder = unfrozen(ds.kind, encoder)
     if encoder is not None: encoder_class(encoder, ds.kind)

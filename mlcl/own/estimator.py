@@ -52,14 +52,16 @@ class _Instances:
         if kind == 'text': return self._names(X, texts(X), reset)
         if kind == 'image' and getattr(X, 'ndim', 4) == 3 and X.shape[2] == 3:
             raise ValueError(f'X: expected several pictures (N, h, w, 3), got one {X.shape}')
-        if kind == 'image':
-            if not isinstance(X, Files): check_pictures(X)
-            return X if isinstance(X, (Files, np.ndarray)) else list(X)
+        if kind == 'image' and not isinstance(X, Files): check_pictures(X)
+        if kind == 'image': return X if isinstance(X, (Files, np.ndarray)) else list(X)
         if isinstance(X, pd.DataFrame): X = _numbers(X) if reset else self._in_order(_numbers(X))
         how = dict(accept_sparse=('csr', 'csc', 'coo'), ensure_min_samples=4 if reset else 1)
         x = validate_data(self, X, dtype=np.float32, reset=reset, **how)
         return np.ascontiguousarray(dense(x))
 
+# %% ../../nbs/83_estimator.ipynb #556b364c
+class _Named:
+    "Columns by their names."
     def _in_order(self, X):
         "The columns that the data set of the training named, in its order."
         names = None if hasattr(self, 'feature_names_in_') else self.columns_.get('features')
@@ -72,6 +74,10 @@ class _Instances:
             name = X.columns[0] if isinstance(X, pd.DataFrame) else X.name
             self.text_name_ = None if name is None else str(name)
         return x
+
+    def _forget(self):
+        "What an earlier fit knew of its columns."
+        for k in ('feature_names_in_', 'n_features_in_', 'text_name_'): self.__dict__.pop(k, None)
 
 # %% ../../nbs/83_estimator.ipynb #88011f67
 class _Labels:
@@ -104,9 +110,7 @@ class _Fit:
         ):
         "Train, and choose readout and thresholds on a part of the data that is held back; `ValueError` for bad data."
         if y is None: raise ValueError('fit requires y to be passed, but the target y is None')
-        self.check_params()
-        aligned(X, y)
-        self._forget()
+        self.check_params(), aligned(X, y), self._forget()
         x, (Y, names) = self._instances(X, reset=True), label_matrix(dense(y), unknown=self.unknown, sep=self.sep)
         check_consistent_length(x, Y)
         self._check_unknown(y)
@@ -176,24 +180,12 @@ class _Params:
 # %% ../../nbs/83_estimator.ipynb #ce5e930a
 class _FitDataset:
     "Training on a data set with splits."
-    def _seed(self):
-        "The seed of this fit."
-        if isinstance(self.random_state, (int, np.integer)): self.seed_ = whole('random_state', self.random_state, 0)
-        else: self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        if self.seed_ >= 2**32: raise ValueError(f'random_state: expected a seed below 2**32, got {self.seed_}')
-        return self.seed_
-
     def fit_dataset(self,
                     ds: Dataset # its splits 'train' and 'val' are used
         ):
         "Fit on a data set with splits, such as `read` makes."
-        self.check_params(), check_dataset(ds, ('train', 'val'))
-        self._forget()
+        self.check_params(), check_dataset(ds, ('train', 'val')), self._forget()
         return self._train(ds)
-
-    def _forget(self):
-        "What an earlier fit knew of its columns."
-        for k in ('feature_names_in_', 'n_features_in_', 'text_name_'): self.__dict__.pop(k, None)
 
     def _train(self, ds):
         encoder, s = choose_settings(ds, self.encoder, self.epochs, self.lr, self.batch_size, self.finetune)
@@ -214,6 +206,13 @@ class _FitDataset:
 # %% ../../nbs/83_estimator.ipynb #a941c344
 class _Kept:
     "What is kept of a training."
+    def _seed(self):
+        "The seed of this fit."
+        if isinstance(self.random_state, (int, np.integer)): self.seed_ = whole('random_state', self.random_state, 0)
+        else: self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if self.seed_ >= 2**32: raise ValueError(f'random_state: expected a seed below 2**32, got {self.seed_}')
+        return self.seed_
+
     def _refit(self, ds, encoder, s, seed):
         "Train once more on the validation split as well; epochs, strength and thresholds are those that were chosen."
         both = np.concatenate([ds.splits[k] for k in ('train', 'val')])
@@ -313,7 +312,7 @@ class _Loaded:
         return self
 
 # %% ../../nbs/83_estimator.ipynb #ad733b34
-PARTS = (_Instances, _Labels, _Params, _Fit, _Parts, _FitDataset, _Kept, _Predict, _Score, _Saved, _Loaded)
+PARTS = (_Instances, _Named, _Labels, _Params, _Fit, _Parts, _FitDataset, _Kept, _Predict, _Score, _Saved, _Loaded)
 class MultiLabelClassifier(*PARTS, ClassifierMixin, BaseEstimator):
     "A multi-label classifier for features, texts or pictures, by scikit-learn's conventions."
     def __init__(self,

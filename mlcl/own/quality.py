@@ -66,6 +66,7 @@ def brier(y, # (n, L) labels, 0 or 1, NaN where unknown
     y, p = _alike(y, p)
     return float(np.nanmean((p - y)**2))
 
+# %% ../../nbs/69_quality.ipynb #e2744370
 def reliability(y, p, # (n, L) labels and probabilities
                 bins: int = 10 # of equal width
     ) -> list: # rows with the mean probability, the share of positives and the number of entries of a bin that has any

@@ -147,8 +147,7 @@ def read(data, # a file, a folder of images, a DataFrame, a Hugging Face dataset
     `ValueError` for what makes no sense, `FileNotFoundError` for no file.
     """
     min_count, names, part, used, said = check_count(min_count, 'min_count', 0), None, None, {}, []
-    check_flag(allow_outside, 'allow_outside')
-    check_seed(seed)
+    check_flag(allow_outside, 'allow_outside'), check_seed(seed)
     asked = dict(text=text, images=images, features=features, labels=labels, split=split, sep=sep, encoding=encoding)
     archive = _applies(data, asked)
     if isinstance(data, tuple): name, (x, y), used = 'data', _pair(data), _named(data[0])
