@@ -49,8 +49,6 @@ def check_output(path, # a file or a folder to be written
     "The path, if it can be written; `ValueError` if not. Nothing is left behind."
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise ValueError(f'{name}: expected the name of a {"file" if ends else "folder"}, got {path!r}')
-    if not isinstance(path, (str, os.PathLike)) or not str(path):
-        raise ValueError(f'{name}: expected the name of a {"file" if ends else "folder"}, got {path!r}')
     path = Path(path)
     if ends and not path.name.lower().endswith(ends):
         raise ValueError(f'{name}: expected a file that ends in {" or ".join(ends)}, got {path}')
